@@ -1,0 +1,1 @@
+"""Batchers for recore."""

@@ -1,0 +1,1 @@
+"""What this distribution offers to recore. Light: no torch here."""

@@ -1,0 +1,1 @@
+"""Negative samplers for recore, each with its exact probability."""

@@ -1,0 +1,1 @@
+"""Item tokenizers for recore, on the tokenizers library."""

@@ -1,0 +1,152 @@
+"""Contracts of what is asked of a fitted model: scorer, model, evaluator. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import polars as pl
+    from torch import Tensor
+
+    from recore.contracts.data import SplitParts, Tokenizer
+    from recore.data import Interactions
+    from recore.engine.drive import Fit
+
+    Ids = npt.NDArray[np.int64]
+
+
+@frozen
+class Query:
+    """One question: what comes after this history? In the data's own ids. `time`: the time of the event to
+    be predicted, for schemes that use it; `times`: those of the history."""
+
+    history: Sequence[int | str]
+    user: int | str | None = None
+    time: float | None = None
+    times: Sequence[float] | None = None
+
+
+@frozen(eq=False)
+class Queries:
+    """Many questions. `events` has a row per event with at least `item`, the histories end to end, cut at
+    `offsets (B+1,)`; `users (B,)` and `time (B,)` where known. All in the data's own ids."""
+
+    events: pl.DataFrame
+    offsets: Ids
+    users: pl.Series | None = None
+    time: Ids | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def block(self, start: int, stop: int) -> Queries:
+        """The questions `start` to `stop`."""
+        low, high = int(self.offsets[start]), int(self.offsets[min(stop, len(self))])
+        return Queries(
+            self.events.slice(low, high - low),
+            self.offsets[start : stop + 1] - low,
+            None if self.users is None else self.users.slice(start, stop - start),
+            None if self.time is None else self.time[start:stop],
+        )
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What evaluation, recommendation and comparison need of a fitted model, and nothing more.
+
+    Unknown users are legal; an unknown item in a history keeps its place or is dropped, as the tokenizer
+    states. An empty history is legal.
+    """
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Numbers the candidates: column `i` of all scores is item id `i`."""
+        ...
+
+    def encode(self, queries: Queries) -> Tensor:
+        """A state per query, `(B, …)`, without gradient."""
+        ...
+
+    def score(self, state: Tensor, items: Tensor | None = None) -> Tensor:
+        """Scores `(B, V)`, or `(B, n)` of item ids `items (n,)`; −inf for retired items."""
+        ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Whatever turns a log into a scorer."""
+
+    def fit(self, interactions: Interactions, parts: SplitParts, fit: Fit) -> Scorer:
+        """Learn from `interactions.rows(parts.train)`; `fit` drives training and validation."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs: safetensors and JSON only."""
+        ...
+
+    def load(self, folder: Path) -> Scorer:
+        """The scorer of a saved model; nothing that can execute on load."""
+        ...
+
+
+@frozen
+class Wants:
+    """What an evaluator asks of the engine: the longest list, and which of the user's items are no
+    candidates (`history`: all of the query's, none: they stay)."""
+
+    k: int = 10
+    seen: Literal["history", "none"] = "history"
+
+
+@frozen
+class Evaluation:
+    """What an evaluator is told at its start."""
+
+    items: int
+    users: int
+    seed: int = 0
+    part: Literal["validation", "test"] = "test"
+
+
+@frozen(eq=False)
+class Block:
+    """A row per query and target: `users (n,)` in the data's own ids; `targets (n,)` item ids (−1: cold);
+    `rank (n,)` from 1, pessimistic, V + 1 where the target is no candidate; `candidates (n,)`; `top (n, k)`
+    item ids, −1 where fewer are left; `length (n,)` of the history; `cold (n,)` never seen in training."""
+
+    users: pl.Series
+    targets: Ids
+    rank: Ids
+    candidates: Ids
+    top: Ids
+    length: Ids
+    cold: npt.NDArray[np.bool_] = field(kw_only=True)
+    in_history: npt.NDArray[np.bool_] = field(kw_only=True)
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Equals a slow oracle; ties never go the model's way; relabelling items changes nothing."""
+
+    @property
+    def wants(self) -> Wants: ...
+
+    @property
+    def formulas(self) -> Mapping[str, str]:
+        """Metric name → its formula, for the protocol card."""
+        ...
+
+    def start(self, context: Evaluation) -> None: ...
+
+    def update(self, block: Block) -> None: ...
+
+    def finish(self) -> tuple[Mapping[str, float], pl.DataFrame]:
+        """Totals by metric name, and a frame with `user`, `length` and a column per metric, a row per query
+        and target."""
+        ...
