@@ -5,7 +5,7 @@ Free of torch: listing, checking and showing components must stay fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from recore.contracts.data import Tokenizer
     from recore.data import Interactions
     from recore.ragged import Ragged
+
+if TYPE_CHECKING:
+    # A polars or pandas data frame, or the path of a Parquet file. Any, because pandas may not be installed.
+    Frame = Any
+else:
+
+    class Frame:
+        """The type of an option that takes a polars or pandas data frame (from Python), or a path to a
+        Parquet file. The options hold the frame itself, or the `Path`."""
+
 
 K_co = TypeVar("K_co", covariant=True)
 
@@ -68,6 +78,9 @@ class Facts:
     layers: int | None = None  # layers of the encoder
     causal: bool | None = None  # whether the encoder is causal
     terms: frozenset[str] | None = None  # attention terms that the encoder takes
+    item_scale: Literal["none", "sqrt-width"] | None = (
+        None  # by what the encoder wants item inputs multiplied
+    )
     history: int | Literal["all"] | None = None  # longest input of the model, in rows
     appended: int | None = None  # rows that the objective's query appends
     padding: Literal["none", "left", "right"] | None = None  # the rectangle that the batcher asks for
@@ -129,13 +142,22 @@ class Part(Generic[K_co]):
 
     def parts(self) -> list[Part[Any]]:
         """The parts among this part's options, at any depth, depth first, in the order written."""
-        found: list[Part[Any]] = []
-        for attribute in attrs.fields(type(self.options)):
-            value = getattr(self.options, attribute.name)
-            for entry in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(entry, Part):
-                    found += [entry, *entry.parts()]
-        return found
+        return _parts_in(self.options)
+
+
+def _parts_in(value: Any) -> list[Part[Any]]:
+    """The parts in an option's value: in lists, mappings and nested options classes too."""
+    if isinstance(value, Part):
+        return [value, *value.parts()]
+    if isinstance(value, list | tuple):
+        inner = list(value)
+    elif isinstance(value, Mapping):
+        inner = list(value.values())
+    elif attrs.has(type(value)):
+        inner = [getattr(value, attribute.name) for attribute in attrs.fields(type(value))]
+    else:
+        return []
+    return [part for entry in inner for part in _parts_in(entry)]
 
 
 @frozen

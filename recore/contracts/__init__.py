@@ -30,18 +30,31 @@ from recore.contracts.learning import (
     Verdict,
 )
 from recore.contracts.model import Embedder, Encoder, Placed, Position, Table
-from recore.contracts.scoring import Block, Evaluation, Evaluator, Model, Queries, Query, Scorer, Wants
+from recore.contracts.scoring import (
+    Block,
+    Counted,
+    Evaluation,
+    Evaluator,
+    Grouped,
+    Model,
+    Queries,
+    Query,
+    Scorer,
+    Wants,
+)
 
 __all__ = [
     "Batcher",
     "Block",
     "Changes",
+    "Counted",
     "Dataset",
     "Dropped",
     "Embedder",
     "Encoder",
     "Evaluation",
     "Evaluator",
+    "Grouped",
     "Holdout",
     "Loss",
     "LossValue",

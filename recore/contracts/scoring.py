@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
@@ -90,7 +90,7 @@ class Model(Protocol):
         """Write what `load` needs: safetensors and JSON only."""
         ...
 
-    def load(self, folder: Path) -> Scorer:
+    def load(self, folder: Path, fit: Fit) -> Scorer:
         """The scorer of a saved model; nothing that can execute on load."""
         ...
 
@@ -118,7 +118,9 @@ class Evaluation:
 class Block:
     """A row per query and target: `users (n,)` in the data's own ids; `targets (n,)` item ids (−1: cold);
     `rank (n,)` from 1, pessimistic, V + 1 where the target is no candidate; `candidates (n,)`; `top (n, k)`
-    item ids, −1 where fewer are left; `length (n,)` of the history; `cold (n,)` never seen in training."""
+    item ids, −1 where fewer are left; `length (n,)` of the history; `cold (n,)` never seen in training;
+    `in_history (n,)`: the target is among the items of its history; `event (n,)`: the log's row id of the
+    target, where known (it tells the targets of one user apart)."""
 
     users: pl.Series
     targets: Ids
@@ -128,11 +130,15 @@ class Block:
     length: Ids
     cold: npt.NDArray[np.bool_] = field(kw_only=True)
     in_history: npt.NDArray[np.bool_] = field(kw_only=True)
+    event: Ids | None = field(default=None, kw_only=True)
 
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Equals a slow oracle; ties never go the model's way; relabelling items changes nothing."""
+    """Equals a slow oracle; ties never go the model's way; relabelling items changes nothing.
+
+    It may also have `groups()` and `counts()`, called after `finish`: see `Grouped` and `Counted`.
+    """
 
     @property
     def wants(self) -> Wants: ...
@@ -149,4 +155,23 @@ class Evaluator(Protocol):
     def finish(self) -> tuple[Mapping[str, float], pl.DataFrame]:
         """Totals by metric name, and a frame with `user`, `length` and a column per metric, a row per query
         and target."""
+        ...
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """An evaluator that also gives the totals of groups of rows, for the record."""
+
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        """Group → totals by metric name, and whatever says which rows these are (`users`: how many;
+        `range`: lowest and highest value of what groups them). Plain JSON values."""
+        ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """An evaluator that also counts the rows that needed a policy, for the record."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Rows by reason: cold targets, targets that the filter made impossible, …"""
         ...

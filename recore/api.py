@@ -1,0 +1,131 @@
+"""From Python: load a recipe, run it, ask the result for recommendations.
+
+result = recore.run("sasrec.yaml")
+result.recommend([["i3", "i17"]], k=5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from attrs import define, field
+
+from recore.contracts.scoring import Queries, Query
+from recore.engine import run as engine
+from recore.engine.machine import Machine
+from recore.engine.recommend import Limits, as_ids, known_ids, recommend
+from recore.engine.report import Reporter
+from recore.errors import RecipeError
+from recore.histories import queries_of
+from recore.recipe import Recipe, load_cells
+
+__all__ = ["Recipe", "Result", "load", "open_run", "run"]
+
+
+@define
+class Result:
+    """A run: its record, its folder, and its scorer, which is loaded when it is first asked."""
+
+    folder: Path
+    record: dict[str, Any]
+    _opened: engine.Opened | None = field(default=None, repr=False)
+
+    @property
+    def opened(self) -> engine.Opened:
+        """The run, ready to answer."""
+        if self._opened is None:
+            self._opened = engine.reopen(self.folder)
+        return self._opened
+
+    @property
+    def test(self) -> dict[str, float]:
+        """The test figures, by metric."""
+        return dict(self.record["test"])
+
+    def users(self) -> pl.DataFrame:
+        """The test figures of each user."""
+        return pl.read_parquet(self.folder / "users-test.parquet")
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[int | str]] | Sequence[Query],
+        k: int = 10,
+        *,
+        keep_seen: bool = False,
+        candidates: Sequence[int | str] | None = None,
+        exclude: Sequence[int | str] = (),
+    ) -> pl.DataFrame:
+        """Up to `k` items for each history, in the data's own ids: `query`, `rank`, `item`, `score`, and
+        `title` where the data has titles. Raises DataError for candidates that are unknown."""
+        scorer = self.opened.scorer
+        tokenizer = scorer.tokenizer
+        asked = [entry if isinstance(entry, Query) else Query(history=list(entry)) for entry in histories]
+        queries = queries_of(asked)
+        queries = Queries(
+            queries.events.with_columns(as_ids(queries.events["item"], tokenizer).alias("item")),
+            queries.offsets,
+            queries.users,
+            queries.time,
+        )
+        limits = Limits(
+            k=k,
+            keep_seen=keep_seen,
+            candidates=None
+            if candidates is None
+            else known_ids(pl.Series(list(candidates)), tokenizer, "candidates"),
+            exclude=known_ids(pl.Series(list(exclude), dtype=None), tokenizer, "exclude")
+            if len(exclude)
+            else Limits().exclude,
+        )
+        return with_titles(recommend(scorer, queries, limits, self.opened.seed), self.opened.items)
+
+
+def with_titles(frame: pl.DataFrame, items: pl.DataFrame | None) -> pl.DataFrame:
+    """Recommendations with the titles of the items, where the data has some."""
+    if items is None or "title" not in items.columns:
+        return frame
+    titles = items.select("item", "title").unique("item", keep="first")
+    return frame.join(titles, on="item", how="left", maintain_order="left")
+
+
+def load(
+    recipe: str | Path,
+    *,
+    set: Sequence[str] = (),  # noqa: A002 - the same word as on the command line
+    overlay: Mapping[str, Any] | None = None,
+    plugins: Sequence[Path | str] = (),
+) -> Recipe:
+    """The recipe of one file, or of a shipped one by name; `overlay` is laid over it and may hold a polars or
+    pandas frame where an option takes one. Raises RecipeError with all problems; a recipe with a `matrix` has
+    many cells: choose one by an overlay, or use the command line."""
+    cells = load_cells(recipe, sets=set, overlay=overlay, loose=[Path(plugin) for plugin in plugins])
+    if len(cells) != 1:
+        names = ", ".join(cell.cell for cell in cells)
+        raise RecipeError(
+            f"{recipe} has {len(cells)} cells ({names}); from Python, load one without a matrix"
+        )
+    return cells[0]
+
+
+def run(
+    recipe: Recipe | str | Path,
+    *,
+    seed: int | None = None,
+    runs: Path | str = "runs",
+    machine: Machine | None = None,
+    reporter: Reporter | None = None,
+) -> Result:
+    """Run a recipe with one seed (its first, unless given) to the end. Raises RecoreError."""
+    loaded = recipe if isinstance(recipe, Recipe) else load(recipe)
+    chosen = loaded.seeds[0] if seed is None else seed
+    folder = engine.run(loaded, chosen, machine or Machine(), Path(runs), reporter)
+    return Result(folder.path, folder.json("record.json"))
+
+
+def open_run(path: Path | str) -> Result:
+    """A run that is finished. Raises RunFolderError."""
+    folder = engine.RunFolder.open(Path(path))
+    return Result(folder.path, folder.json("record.json"))

@@ -1,0 +1,111 @@
+"""Softmax attention with nothing added to the logits: torch's fused kernel on rectangles of like length.
+
+Legend: `T` events, `R` rows that ask, `H` heads, `b` sequences, `w` columns, `e` = d/H.
+Nothing of size `w × w` is held where every row asks causally without left padding: the triangle is the
+kernel's own. Elsewhere a boolean mask `(b, 1, r, w)` says what is seen; padding sees itself, since a row that
+sees nothing has a softmax of 0/0 and a gradient that is not finite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recore.attention.plan import Group, Plan, plan_of
+from recore.ragged import View
+
+# Up to so many rows of a sequence ask through a mask. With more, all rows are computed or tiles are used.
+FEW = 16
+
+
+class _Take(torch.autograd.Function):
+    """`x[index]`; backward reads only cell `home[n]` for row `rows[n]` of x (None: row n), because gradients of
+    the other cells are zero by construction: they are padding. A plain index_select would add them all up."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]  # torch types the arguments as Any
+        ctx: Any, x: Tensor, index: Tensor, home: Tensor, rows: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(home, rows)
+        ctx.size = x.shape[0]
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        home, rows = ctx.saved_tensors
+        grad = grads[0].index_select(0, home)
+        if rows is not None:
+            grad = grad.new_zeros(ctx.size, *grad.shape[1:]).index_copy_(0, rows, grad)
+        return grad, None, None, None
+
+
+class _Put(torch.autograd.Function):
+    """`x[home]`, each cell at most once; backward writes instead of adding."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, home: Tensor) -> Tensor:  # type: ignore[override]  # as above
+        ctx.save_for_backward(home)
+        ctx.size = x.shape[0]
+        return x.index_select(0, home)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (home,) = ctx.saved_tensors
+        grad = grads[0]
+        return grad.new_zeros(ctx.size, *grad.shape[1:]).index_copy_(0, home, grad), None
+
+
+def laid_out(x: Tensor, view: View) -> Tensor:
+    """The store of values `(T, H, e)`: themselves, or the cells `(B·W, H, e)` of the rectangle that the view's
+    Layout makes. What the layout filled in becomes zero here, in values and not by a mask of the logits alone:
+    0 · NaN is NaN."""
+    if view.layout.padding == "none":
+        return x
+    rectangle = view.layout.rectangle(view.ragged(x))
+    mask = view.remember("attention layout mask", lambda: view.layout.mask(view.offsets))
+    return torch.where(mask[..., None, None], rectangle, 0.0).flatten(0, 1)
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, view: View, rows: Tensor | None, causal: bool, scale: float) -> Tensor:
+    """softmax(scale · q kᵀ) v per sequence and head: `(R, H, e)`."""
+    plan = plan_of(view, rows)
+    asking = _Take.apply(laid_out(q, view) if rows is None else q, plan.rows, *_row_home(plan, rows))
+    keys = _Take.apply(laid_out(k, view), plan.keys, plan.key_home, plan.key_rows)
+    values = _Take.apply(laid_out(v, view), plan.keys, plan.key_home, plan.key_rows)
+    row_sizes = [g.rows.numel() for g in plan.groups]
+    key_sizes = [g.keys.numel() for g in plan.groups]
+    results = [
+        _group(group, *(x.unflatten(0, (len(group), -1)) for x in parts), causal, scale)
+        for group, *parts in zip(
+            plan.groups, asking.split(row_sizes), keys.split(key_sizes), values.split(key_sizes), strict=True
+        )
+    ]
+    out: Tensor = _Put.apply(torch.cat([result.flatten(0, 1) for result in results]), plan.row_home)
+    return out
+
+
+def _row_home(plan: Plan, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Where gradients of q stand. With `rows` each is a row of q itself; otherwise q is stored as keys are."""
+    return (plan.key_home, plan.key_rows) if rows is None else (plan.row_home, None)
+
+
+def _group(group: Group, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+    """`(b, r, H, e)` of one rectangle."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if causal and group.aligned and group.tight:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
+    seen = visible(group, causal)[:, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(1, 2)
+
+
+def visible(group: Group, causal: bool) -> Tensor:
+    """Which key cells each row cell sees, `(b, r, w)`; a row of left padding sees itself."""
+    seen = group.seen[:, None]
+    if not causal:
+        return seen.expand(-1, group.count, -1)
+    column = torch.arange(group.width, device=seen.device)
+    at = group.at[..., None]
+    return (seen & (column <= at)) | (column == at)

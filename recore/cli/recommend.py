@@ -1,0 +1,177 @@
+"""`recore recommend`: lists for one history, for some users, or for everybody."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recore.contracts.scoring import Queries
+    from recore.engine.run import Opened
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The parser; light."""
+    parser = subparsers.add_parser(
+        "recommend",
+        help="what comes next for a history, a user or everybody",
+        description="Asks a run what comes next. A user's history is the whole of the log, validation and test "
+        "included. Items of the history are not recommended unless --keep-seen is given.",
+    )
+    parser.add_argument("folder", type=Path, help="a run's folder; runs/<recipe>/latest is the newest")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument(
+        "--history", metavar="IDS", help='item ids, oldest first, separated by commas: "12, 7, 80"'
+    )
+    asked.add_argument(
+        "--users", metavar="WHO", help="`all`, or a file with one user id a line, or ids after `=`: =u1,u2"
+    )
+    asked.add_argument(
+        "--histories", type=Path, metavar="FILE", help="one history a line, item ids separated by commas"
+    )
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="how many (default: 10)")
+    parser.add_argument(
+        "--keep-seen", action="store_true", help="items of the history may be recommended again"
+    )
+    parser.add_argument(
+        "--candidates", type=Path, metavar="FILE", help="recommend only these items, one id a line"
+    )
+    parser.add_argument(
+        "--exclude", type=Path, metavar="FILE", help="never recommend these items, one id a line"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write Parquet parts here; goes on where it stopped"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask."""
+    from recore.api import with_titles
+    from recore.engine.recommend import Limits, known_ids, recommend, stream
+    from recore.engine.run import reopen
+    from recore.errors import RecoreError
+
+    if args.k < 1:
+        raise _bad(f"-k: expected at least 1, got {args.k}")
+    opened = reopen(args.folder)
+    tokenizer = opened.scorer.tokenizer
+    candidates = (
+        None if args.candidates is None else known_ids(_lines(args.candidates), tokenizer, "--candidates")
+    )
+    exclude = (
+        Limits().exclude if args.exclude is None else known_ids(_lines(args.exclude), tokenizer, "--exclude")
+    )
+    limits = Limits(args.k, args.keep_seen, candidates, exclude)
+    queries = _queries(args, opened)
+    if args.out is not None:
+        about = {
+            "run": str(opened.folder.path),
+            "k": args.k,
+            "keep_seen": args.keep_seen,
+            "candidates": None if candidates is None else sorted(candidates.tolist()),
+            "exclude": sorted(exclude.tolist()),
+        }
+        for path in stream(opened.scorer, queries, limits, args.out, about, opened.seed):
+            print(path)
+        return 0
+    if len(queries) > 1_000:
+        raise RecoreError(f"{len(queries):,} lists are too many to print; give --out DIR")
+    frame = with_titles(recommend(opened.scorer, queries, limits, opened.seed), opened.items)
+    if args.json:
+        print(frame.write_ndjson(), end="")
+    else:
+        _print(frame, queries, opened)
+    return 0
+
+
+def _queries(args: argparse.Namespace, opened: Opened) -> Queries:
+    import polars as pl
+
+    from recore.contracts.scoring import Query
+    from recore.engine.recommend import as_ids
+    from recore.histories import queries_from, queries_of
+
+    tokenizer = opened.scorer.tokenizer
+    if args.users is not None:
+        log = opened.prepared().log
+        offsets, users = log.offsets(), log.user_ids()
+        if args.users != "all":
+            given = (
+                args.users[1:].split(",")
+                if args.users.startswith("=")
+                else _lines(Path(args.users)).to_list()
+            )
+            wanted = pl.Series("user", [entry.strip() for entry in given])
+            place = dict(zip(users.cast(pl.String).to_list(), range(len(users)), strict=True))
+            unknown = [user for user in wanted if user not in place]
+            if unknown:
+                raise _bad(
+                    f"--users: {len(unknown)} users are not in the data, the first: {', '.join(unknown[:5])}"
+                )
+            rows = [place[user] for user in wanted]
+            return queries_from(log, offsets[:-1][rows], offsets[1:][rows])
+        return queries_from(log, offsets[:-1], offsets[1:])
+    lines = [args.history] if args.history is not None else _lines(args.histories, blank=True).to_list()
+    split = [[piece.strip() for piece in line.split(",") if piece.strip()] for line in lines]
+    queries = queries_of([Query(history=history) for history in split], pl.String())
+    typed = as_ids(queries.events["item"], tokenizer)
+    unknown = pl.Series(tokenizer.item_ids(typed) < 0)
+    if args.history is not None and unknown.any():
+        names = ", ".join(queries.events["item"].filter(unknown).head(5))
+        policy = "keep their places" if tokenizer.unknown == "keep" else "are left out"
+        import sys
+
+        print(f"note: unknown items {policy}: {names}", file=sys.stderr)
+    return type(queries)(queries.events.with_columns(typed.alias("item")), queries.offsets)
+
+
+def _lines(path: Path, blank: bool = False) -> pl.Series:
+    import polars as pl
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _bad(f"{path} cannot be read: {error.strerror or error}") from error
+    return pl.Series([line for line in text.splitlines() if blank or line.strip()], dtype=pl.String)
+
+
+def _bad(message: str) -> Exception:
+    from recore.errors import DataError
+
+    return DataError(message)
+
+
+def _print(frame: pl.DataFrame, queries: Queries, opened: Opened) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    titles = _titles(opened)
+    for number in range(len(queries)):
+        rows = frame.filter(frame["query"] == number)
+        history = queries.events["item"][int(queries.offsets[number]) : int(queries.offsets[number + 1])]
+        user = "" if queries.users is None else f"user {queries.users[number]}: "
+        shown = ", ".join(titles.get(item, str(item)) for item in history.tail(5))
+        more = f"… ({len(history)} events) " if len(history) > 5 else ""
+        columns: list[Any] = ["rank", "item", *(["title"] if "title" in frame.columns else []), "score"]
+        table = Table(
+            *columns, title=f"{user}after {more}{shown}", title_justify="left", box=None, title_style="bold"
+        )
+        for row in rows.iter_rows(named=True):
+            cells = [str(row["rank"]), str(row["item"])]
+            if "title" in frame.columns:
+                cells.append(str(row["title"] or ""))
+            table.add_row(*cells, f"{row['score']:.3f}")
+        console.print(table)
+        console.print()
+
+
+def _titles(opened: Opened) -> dict[Any, str]:
+    if opened.items is None or "title" not in opened.items.columns:
+        return {}
+    return dict(zip(opened.items["item"].to_list(), opened.items["title"].to_list(), strict=True))

@@ -1,0 +1,64 @@
+"""`recore run`: a recipe from the log to the record, for each of its cells and seeds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recore.cli.machine_options import add_machine, add_output, machine_of
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The parser; light."""
+    parser = subparsers.add_parser(
+        "run",
+        help="train and measure what a recipe says",
+        description="Runs a recipe: reads its data, trains, measures on test once, and writes a run folder. "
+        "A recipe with a matrix or several seeds gives one run folder for each.",
+    )
+    parser.add_argument("recipe", help="a recipe file, or the name of a shipped one (see `recore recipes`)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="overlay one option, as in trainer.epochs=3",
+    )
+    parser.add_argument(
+        "--seed", type=int, action="append", metavar="N", help="only these seeds, not the recipe's"
+    )
+    parser.add_argument("--cell", action="append", metavar="NAME", help="only these cells of the matrix")
+    parser.add_argument(
+        "--plugin", action="append", default=[], type=Path, metavar="FILE", help="a loose plugin file"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="keep the record under this folder, too")
+    add_machine(parser)
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run every cell and seed."""
+    from recore.cli.reporting import reporter
+    from recore.engine.record import keep_record
+    from recore.engine.run import run as run_one
+    from recore.errors import RecipeError
+    from recore.recipe import load_cells
+
+    cells = load_cells(args.recipe, sets=args.set, loose=args.plugin)
+    if args.cell:
+        unknown = set(args.cell) - {cell.cell for cell in cells}
+        if unknown:
+            known = ", ".join(cell.cell for cell in cells)
+            raise RecipeError(f"--cell {', '.join(sorted(unknown))}: no such cell; this recipe has {known}")
+        cells = [cell for cell in cells if cell.cell in args.cell]
+    machine = machine_of(args)
+    for cell in cells:
+        for seed in args.seed or cell.seeds:
+            folder = run_one(cell, seed, machine, args.runs, reporter(args.quiet, args.json))
+            if args.quiet:
+                print(folder.path)
+            if args.record:
+                keep_record(args.record, folder.json("record.json"))
+    return 0

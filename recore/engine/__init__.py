@@ -1,0 +1,1 @@
+"""The engine: reads the data, drives training, evaluates, and keeps the run folder. It knows contracts only."""

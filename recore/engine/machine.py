@@ -1,0 +1,74 @@
+"""The machine of a run: device, precision, threads. It is in the record and no part of the experiment."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from attrs import frozen
+
+from recore.errors import RecipeError
+
+Precision = Literal["float32", "float64"]
+
+
+@frozen
+class Machine:
+    """`device` is a torch device name, `precision` that of weights and states, `threads` those of torch (None:
+    as torch chooses)."""
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+    threads: int | None = None
+
+    def prepare(self) -> None:
+        """Check the device and set the threads. Raises RecipeError when the device is not there."""
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise RecipeError(
+                f"--device {self.device}: not available here: {str(error).splitlines()[0]}"
+            ) from error
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+    def place(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The module on this device, in this precision."""
+        return module.to(device=self.device, dtype=getattr(torch, self.precision))
+
+    def describe(self) -> dict[str, Any]:
+        """What ran, for the record."""
+        return {
+            "processor": processor(),
+            "cores": torch.get_num_threads() if self.threads is None else self.threads,
+            "device": self.device,
+            "precision": self.precision,
+            "system": f"{platform.system()} {platform.machine()}",
+        }
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process has held, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on, besides the plugins."""
+    named = ("recore", "torch", "numpy", "polars", "safetensors")
+    return {"python": platform.python_version(), **{name: version(name) for name in named}}

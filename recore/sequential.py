@@ -1,0 +1,353 @@
+"""The assembled model: embedder → positions → encoder, its side of a training step, and its scorer.
+
+Legend: `T` events in a batch, `B` sequences, `N` predictions, `V` items, `d` width.
+One scoring path: training, evaluation and serving cut histories, lay them out and take the query in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import evolve, frozen
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from recore.builtin import Sequential
+from recore.claims import EncoderClaims
+from recore.component import Context
+from recore.contracts.data import SplitParts, Tokenizer
+from recore.contracts.learning import Batcher, Loss, Objective, Plan, Sampler
+from recore.contracts.model import Embedder, Encoder, Placed, Position, Table
+from recore.contracts.scoring import Queries
+from recore.data import Interactions
+from recore.errors import DivergenceError, RunFolderError
+from recore.histories import cut_queries, seen_items, tokenise
+from recore.ragged import Batch, Layout, Targets, View
+from recore.rng import default_generator, generator
+
+if TYPE_CHECKING:
+    from recore.engine.drive import Fit
+
+EVENTS_AT_ONCE = 65_536  # events encoded together when there is no gradient: bounds memory, not results
+
+
+def build(options: Sequential, context: Context) -> SequentialModel:
+    """Build the parts and wire them."""
+    return SequentialModel(options, context)
+
+
+class SequentialModel(nn.Module):
+    """Embedder, positions and encoder. `forward` gives hidden states; `fit` trains; `load` reads weights."""
+
+    def __init__(self, options: Sequential, context: Context) -> None:
+        super().__init__()
+        self.options = options
+        self.context = context
+        self.embedder: Embedder = context.build(options.embedder)
+        self.positions: list[Position] = [context.build(part) for part in options.positions]
+        self.encoder: Encoder = context.build(options.encoder)
+        # Parts without parameters need not be modules; a list of them is registered by hand for that reason.
+        for number, position in enumerate(self.positions):
+            if isinstance(position, nn.Module):
+                self.add_module(f"position{number}", position)
+        claims = options.encoder.claims
+        self.encodes_rows = isinstance(claims, EncoderClaims) and claims.rows
+        self.history = None if options.history.last == "all" else int(options.history.last)
+        self.padding = context.facts.padding or "none"
+
+    @property
+    def layout(self) -> Layout:
+        """The rectangle that training and query batches ask for alike."""
+        return Layout(self.padding, self.history)
+
+    def forward(self, batch: Batch, view: View, rows: Tensor | None = None) -> Tensor:
+        """Hidden states `(T, d)`, or those of `rows (R,)`."""
+        x = self.embedder.embed(batch, view)
+        terms: list[tuple[Any, ...]] = [()]
+        for position in self.positions:
+            placed = position.place(x, batch, view)
+            x = placed.inputs
+            count = max(len(terms), len(placed.terms))
+            held = terms if len(terms) == count else terms * count
+            more = list(placed.terms) if len(placed.terms) == count else list(placed.terms) * count
+            terms = [ours + tuple(theirs) for ours, theirs in zip(held, more, strict=True)]
+        placed = Placed(x, terms)
+        if rows is not None and self.encodes_rows:
+            return self.encoder.encode(x, batch, view, placed, rows=rows)
+        hidden = self.encoder.encode(x, batch, view, placed)
+        return hidden if rows is None else hidden[rows]
+
+    def fit(self, interactions: Interactions, parts: SplitParts, fit: Fit) -> SequentialScorer:
+        """Train as the recipe says, and give the scorer of the best epoch."""
+        training = SequentialTraining(self, fit)
+        scorer = SequentialScorer(self, fit.tokenizer, training.objective, fit.columns)
+        best = fit.drive(training, {"model": self, **training.samplers_by_name()}, scorer, self)
+        return self.load(best, fit)
+
+    def save(self, folder: Path) -> None:
+        """Weights as `model.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
+
+    def load(self, folder: Path, fit: Fit) -> SequentialScorer:
+        """Weights from `folder`, and the scorer of them. Raises RunFolderError when they do not fit."""
+        try:
+            self.load_state_dict(load_file(folder / "model.safetensors", device=fit.machine.device))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise RunFolderError(f"the weights in {folder} cannot be read: {error}") from error
+        return SequentialScorer(self, fit.tokenizer, fit.build_objective(), fit.columns)
+
+
+@frozen
+class Weighted:
+    """A loss of the recipe as built: its name, its weight and the sampler before it."""
+
+    name: str
+    loss: Loss
+    weight: float
+    sampler: Sampler | None
+
+
+class StepScores:
+    """What a sampler may ask of the model within a step; detached."""
+
+    def __init__(self, hidden: Tensor, table: Table) -> None:
+        self._hidden = hidden.detach()
+        bias = None if table.bias is None else table.bias.detach()
+        self._table = Table(table.weight.detach(), bias, table.retired)
+
+    def score(self, ids: Tensor) -> Tensor:
+        """Scores `(N, K)` of items `(K,)` or `(N, K)`."""
+        return self._table.score(self._hidden, ids)
+
+    def top_k(self, k: int) -> Tensor:
+        """The ids `(N, k)` that score highest, in blocks of rows."""
+        blocks = self._hidden.split(max(1, 8_000_000 // self._table.weight.shape[0]))
+        return torch.cat([score_table(block, self._table).topk(k).indices for block in blocks])
+
+
+def score_table(hidden: Tensor, table: Table) -> Tensor:
+    """Scores `(N, V)` of all rows, −inf for retired ones."""
+    scores = hidden @ table.weight.T
+    if table.bias is not None:
+        scores += table.bias
+    return scores if table.retired is None else scores.masked_fill_(table.retired, float("-inf"))
+
+
+class SequentialTraining:
+    """The model's side of a step: which histories, which targets, which losses. Implements
+    `recore.contracts.Training`."""
+
+    def __init__(self, model: SequentialModel, fit: Fit) -> None:
+        self.model = model
+        self.seed = fit.seed
+        self.device = fit.machine.device
+        self.objective: Objective = fit.build_objective()
+        self.batcher: Batcher = fit.build_batcher()
+        log = fit.training
+        histories = tokenise(log.events, log.offsets(), fit.tokenizer, fit.columns)
+        fit.context = evolve(fit.context, seen=seen_items(histories))
+        self.losses = [Weighted(*built) for built in fit.build_losses()]
+        if model.history is not None:
+            histories = histories.last_events(self.objective.reach(model.history)[0])
+        self.histories = histories
+        self._plan: tuple[int, Plan] | None = None
+
+    def samplers_by_name(self) -> dict[str, Sampler]:
+        """The samplers, whose state belongs in a checkpoint."""
+        return {f"sampler.{entry.name}": entry.sampler for entry in self.losses if entry.sampler}
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """The parameters that train, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def plan(self, epoch: int) -> Plan:
+        """The epoch's plan: a value, made again from the same generator on resume."""
+        if self._plan is None or self._plan[0] != epoch:
+            drawn = self.batcher.epoch(self.histories.lengths, generator(self.seed, "batches", epoch))
+            self._plan = (epoch, drawn)
+        return self._plan[1]
+
+    def batches(self, epoch: int) -> int:
+        """Optimiser batches in an epoch."""
+        return len(self.plan(epoch))
+
+    def draw(self, epoch: int, number: int) -> Sequence[Batch]:
+        """Batch `number` of an epoch."""
+        plan = self.plan(epoch)
+        chosen = slice(int(plan.groups[number]), int(plan.groups[number + 1]))
+        index = plan.index[chosen]
+        first = self.histories.offsets[index]
+        start = first if plan.start is None else first + plan.start[chosen]
+        stop = self.histories.offsets[index + 1] if plan.stop is None else first + plan.stop[chosen]
+        histories = self.histories.cut(start, stop, index)
+        since = None if plan.target_from is None else plan.target_from[chosen]
+        random = generator(self.seed, "objective", epoch, number)
+        inputs, targets = self.objective.training(histories, random, since)
+        if plan.weight is not None:
+            share = plan.weight[chosen][inputs.sequence[targets.where]]
+            targets = evolve(targets, weight=targets.weight * share)
+        inputs = inputs.laid_out(Layout(plan.layout.padding, self.model.history))
+        return [Batch({"user": inputs}, targets).to(self.device)]
+
+    def weights(self, batches: Sequence[Batch]) -> Mapping[str, Tensor]:
+        """Per loss, the weight of these batches, without a forward pass."""
+        return {
+            entry.name: torch.stack([entry.loss.weight(_targets(batch)) for batch in batches]).sum()
+            for entry in self.losses
+        }
+
+    def backward(
+        self, batches: Sequence[Batch], weights: Mapping[str, Tensor], step: int
+    ) -> Mapping[str, tuple[float, float]]:
+        """Forward and backward; per loss (sum, weight)."""
+        self.model.train()
+        reported: dict[str, tuple[float, float]] = {}
+        for micro, batch in enumerate(batches):
+            view, targets = batch.views["user"], _targets(batch)
+            if not len(targets):
+                continue
+            with default_generator(self.seed, "step", step, micro):
+                hidden = self.model(batch, view, _rows(targets, view))
+                table = self.model.embedder.table()
+                total = hidden.new_zeros(())
+                for entry in self.losses:
+                    negatives = None
+                    if entry.sampler is not None:
+                        random = generator(self.seed, "negatives", entry.name, step, micro)
+                        with torch.no_grad():
+                            negatives = entry.sampler.draw(batch, StepScores(hidden, table), random)
+                    value = entry.loss.loss(hidden, targets, table, negatives)
+                    total = total + value.total * (entry.weight / weights[entry.name])
+                    there = reported.get(entry.name, (0.0, 0.0))
+                    reported[entry.name] = (
+                        there[0] + float(value.total.detach()),
+                        there[1] + float(value.weight),
+                    )
+                    if not torch.isfinite(value.total.detach()):
+                        raise DivergenceError(
+                            f"step {step}: loss {entry.name!r} is {float(value.total.detach())}, expected a "
+                            "finite number (lower trainer.learning_rate, set trainer.clip, or resume from "
+                            "the last checkpoint)"
+                        )
+                total.backward()  # type: ignore[no-untyped-call]
+        return reported
+
+    def stepped(self, batches: Sequence[Batch], step: int) -> None:
+        """After an optimiser step: samplers that watch the model observe."""
+        for entry in self.losses:
+            if entry.sampler is not None:
+                entry.sampler.observe(batches[0], _LazyScores(self.model, batches[0]))
+
+
+class _LazyScores:
+    """The model's scores after a step, computed only if a sampler asks."""
+
+    def __init__(self, model: SequentialModel, batch: Batch) -> None:
+        self._model, self._batch, self._made = model, batch, None
+
+    def _scores(self) -> StepScores:
+        view, targets = self._batch.views["user"], _targets(self._batch)
+        was_training = self._model.training
+        self._model.eval()
+        with torch.no_grad():
+            hidden = self._model(self._batch, view, _rows(targets, view))
+            made = StepScores(hidden, self._model.embedder.table())
+        self._model.train(was_training)
+        return made
+
+    def score(self, ids: Tensor) -> Tensor:
+        """Scores `(N, K)` of items."""
+        return self._scores().score(ids)
+
+    def top_k(self, k: int) -> Tensor:
+        """The ids `(N, k)` that score highest."""
+        return self._scores().top_k(k)
+
+
+def _targets(batch: Batch) -> Targets:
+    if batch.targets is None:
+        raise ValueError("a training batch has no targets: the objective must give some, if only N = 0")
+    return batch.targets
+
+
+def _rows(targets: Targets, view: View) -> Tensor | None:
+    """The rows that predict, or None when all do, in order: then nothing has to be gathered."""
+    where = targets.where
+    if len(where) == view.events and torch.equal(where, torch.arange(len(where), device=where.device)):
+        return None
+    return where
+
+
+class SequentialScorer:
+    """Queries in the data's own ids → scores of all items. Implements `recore.contracts.Scorer`."""
+
+    def __init__(
+        self, model: SequentialModel, tokenizer: Tokenizer, objective: Objective, columns: frozenset[str]
+    ) -> None:
+        self.model = model
+        self.objective = objective
+        self.columns = columns
+        self._tokenizer = tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Numbers the candidates."""
+        return self._tokenizer
+
+    @torch.no_grad()
+    def encode(self, queries: Queries) -> Tensor:
+        """`(B, d)`. A history without any known event has no state: zeros, so that all items tie."""
+        model = self.model
+        if model.history is not None:
+            # Dropped unknown items make room for older ones, so cut after they are dropped where they are.
+            reach = self.objective.reach(model.history)[1]
+            if self._tokenizer.unknown == "keep":
+                queries = cut_queries(queries, reach)
+        view = tokenise(queries.events, queries.offsets, self._tokenizer, self.columns)
+        if model.history is not None and self._tokenizer.unknown != "keep":
+            view = view.last_events(reach)
+        was_training = model.training
+        model.eval()
+        try:
+            return self._states(view)
+        finally:
+            model.train(was_training)
+
+    def _states(self, view: View) -> Tensor:
+        model = self.model
+        table = model.embedder.table()
+        states = table.weight.new_zeros(len(view), table.weight.shape[1])
+        full = (view.lengths > 0).nonzero().squeeze(-1)
+        # Histories of like length together: attention then wastes nothing on its inner rectangles.
+        full = full[view.lengths[full].argsort(stable=True)]
+        filled = view.lengths[full].cumsum(0)
+        begin = 0
+        while begin < len(full):
+            used = filled[begin - 1] if begin else 0
+            end = int(torch.searchsorted(filled, used + EVENTS_AT_ONCE, right=True))
+            index = full[begin : max(end, begin + 1)]
+            begin = max(end, begin + 1)
+            block = view.cut(view.offsets[index], view.offsets[index + 1])
+            inputs, where = self.objective.query(block)
+            inputs = inputs.laid_out(model.layout).to(states.device)
+            where = where.to(states.device)
+            states[index.to(states.device)] = model(Batch({"user": inputs}), inputs, where)
+        return states
+
+    @torch.no_grad()
+    def score(self, state: Tensor, items: Tensor | None = None) -> Tensor:
+        """Scores `(B, V)`, or `(B, n)` of `items (n,)`; −inf for retired items."""
+        table = self.model.embedder.table()
+        if items is None:
+            return score_table(state, table)
+        scores = table.score(state, items)
+        if table.retired is not None:
+            scores = scores.masked_fill(table.retired[items], float("-inf"))
+        return scores
