@@ -18,6 +18,7 @@ from recore.engine import run as engine
 from recore.engine.machine import Machine
 from recore.engine.recommend import Limits, as_ids, known_ids, recommend
 from recore.engine.report import Reporter
+from recore.engine.rundir import RunFolder
 from recore.errors import RecipeError
 from recore.histories import queries_of
 from recore.recipe import Recipe, load_cells
@@ -94,7 +95,7 @@ def with_titles(frame: pl.DataFrame, items: pl.DataFrame | None) -> pl.DataFrame
 def load(
     recipe: str | Path,
     *,
-    set: Sequence[str] = (),  # noqa: A002 - the same word as on the command line
+    set: Sequence[str] = (),
     overlay: Mapping[str, Any] | None = None,
     plugins: Sequence[Path | str] = (),
 ) -> Recipe:
@@ -127,5 +128,5 @@ def run(
 
 def open_run(path: Path | str) -> Result:
     """A run that is finished. Raises RunFolderError."""
-    folder = engine.RunFolder.open(Path(path))
+    folder = RunFolder.open(Path(path))
     return Result(folder.path, folder.json("record.json"))

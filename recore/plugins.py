@@ -53,6 +53,10 @@ FACTORY = re.compile(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)")
 RESERVED = {"loss": {"use", "name", "weight", "sampler"}}  # keys of a recipe that are no options
 
 
+class StrictPluginError(PluginError):
+    """The first problem of any plugin, under RECORE_STRICT_PLUGINS=1."""
+
+
 def canonical(name: str) -> str:
     """A distribution's name as it is compared (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -107,7 +111,7 @@ class Provider:
         self.status = max(self.status, status, key=order.index)
         self.problems.append(problem)
         if os.environ.get(STRICT) == "1":
-            raise PluginError(attrs.evolve(problem, message=f"{message} [{STRICT}=1]"))
+            raise StrictPluginError(attrs.evolve(problem, message=f"{message} [{STRICT}=1]"))
 
 
 @frozen(eq=False)
@@ -336,7 +340,7 @@ def _guarded(provider: Provider, what: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    except (KeyboardInterrupt, PluginError):
+    except (KeyboardInterrupt, StrictPluginError):
         raise
     except BaseException as error:  # SystemExit too
         provider.report("broken", f"{what} raised {told(error)}")

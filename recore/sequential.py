@@ -127,7 +127,7 @@ class StepScores:
 
     def top_k(self, k: int) -> Tensor:
         """The ids `(N, k)` that score highest, in blocks of rows."""
-        blocks = self._hidden.split(max(1, 8_000_000 // self._table.weight.shape[0]))
+        blocks = torch.split(self._hidden, max(1, 8_000_000 // self._table.weight.shape[0]))
         return torch.cat([score_table(block, self._table).topk(k).indices for block in blocks])
 
 
@@ -236,7 +236,7 @@ class SequentialTraining:
                             "finite number (lower trainer.learning_rate, set trainer.clip, or resume from "
                             "the last checkpoint)"
                         )
-                total.backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(total)
         return reported
 
     def stepped(self, batches: Sequence[Batch], step: int) -> None:

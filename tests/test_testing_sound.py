@@ -56,7 +56,7 @@ COUNTS = {
     "loss": 12,
     "evaluator": 8,
 }
-CALM = evolve(PROFILES["quick"], examples=7, draws=1000)
+CALM = evolve(PROFILES["quick"], examples=5, draws=1000)
 CHECKED = [part for kind, parts in PARTS.items() for part in parts if KINDS[kind].checks]
 
 
@@ -400,15 +400,16 @@ def test_what_is_not_claimed_is_measured() -> None:
 def test_a_claim_that_is_too_weak_gets_a_hint() -> None:
     weak = made_part("encoder", Recurrent, EncoderClaims())
     measured = Counter(
-        "could be claimed" in result.measured for result in run_checks(weak, profile=CALM) if result.status == "not claimed"
+        "could be claimed" in result.measured
+        for result in run_checks(weak, profile=CALM)
+        if result.status == "not claimed"
     )
     assert measured[True] == 4  # causal twice, padding, batch_invariant
 
 
 def test_it_is_said_when_no_rectangle_was_made() -> None:
-    results = run_checks(
-        made_part("encoder", Pool, EncoderClaims(False, BOTH_SIDES, True), Facts(causal=False))
-    )
+    pool = made_part("encoder", Pool, EncoderClaims(False, BOTH_SIDES, True), Facts(causal=False))
+    results = run_checks(pool, profile=CALM)
     assert "no rectangle was made" in results[3].measured
     made = run_checks(UNUSUAL["recurrent"], profile=CALM)[3]
     assert "rectangles were made" in made.measured

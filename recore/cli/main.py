@@ -1,7 +1,8 @@
 """`recore`: finds the subcommand, runs it, and ends with a status that tells.
 
 0: done. 1: it failed. 2: what was asked for is wrong (a recipe, a plugin, data, an argument).
-130: interrupted. Only the module of the subcommand that is asked for is imported; torch is left to those that train.
+130: interrupted. Only the module of the subcommand that is asked for is imported, and torch only by those
+that compute.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ COMMANDS = ("run", "resume", "evaluate", "recommend", "check", "show", "plugins"
 
 EPILOG = """\
 first steps:
-  recore recipes                     the recipes that come with it
-  recore run sasrec                  train and test one on simulated data
-  recore run sasrec --set model.encoder.layers=3
-  recore check my.yaml               check a recipe without running it
-  recore show position               the parts of a kind that are installed
+  recore recipes                               the recipes that come with it
+  recore run RECIPE                            train and test one
+  recore run RECIPE --set trainer.epochs=3     the same with one detail changed
+  recore check my.yaml                         check a recipe without running it
+  recore show position                         the parts of a kind that are installed
 """
 
 

@@ -15,9 +15,9 @@ from recore.recipe.text import read_file
 DESCRIPTION = """\
 List the recipes that are installed; each can be run, checked and extended by its name.
 
-  recore recipes                              list them
-  recore recipes copy sasrec                  write ./sasrec.yaml
-  recore recipes copy ml-1m/sasrec-ce my.yaml
+  recore recipes                        list them
+  recore recipes copy NAME              write it to this folder
+  recore recipes copy FOLDER/NAME my.yaml
 """
 
 

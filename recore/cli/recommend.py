@@ -108,10 +108,10 @@ def _queries(args: argparse.Namespace, opened: Opened) -> Queries:
             )
             wanted = pl.Series("user", [entry.strip() for entry in given])
             place = dict(zip(users.cast(pl.String).to_list(), range(len(users)), strict=True))
-            unknown = [user for user in wanted if user not in place]
-            if unknown:
+            strange = [user for user in wanted if user not in place]
+            if strange:
                 raise _bad(
-                    f"--users: {len(unknown)} users are not in the data, the first: {', '.join(unknown[:5])}"
+                    f"--users: {len(strange)} users are not in the data, the first: {', '.join(strange[:5])}"
                 )
             rows = [place[user] for user in wanted]
             return queries_from(log, offsets[:-1][rows], offsets[1:][rows])

@@ -22,9 +22,9 @@ from recore.recipe.text import to_yaml
 DESCRIPTION = """\
 Show what is installed.
 
-  recore show                          the kinds of parts
-  recore show position                 the parts of a kind
-  recore show position relative-bias   one part: what it does, its options, what it claims, a recipe
+  recore show                 the kinds of parts
+  recore show position        the parts of a kind
+  recore show position NAME   one part: what it does, its options, what it claims, a recipe
 """
 WIDTH = 100
 

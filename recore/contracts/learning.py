@@ -142,8 +142,9 @@ class Loss(Protocol):
 
 @frozen
 class StepReport:
-    """One optimiser step. `losses`: per loss, the mean over its weight. `epoch_ended`: the last step of an
-    epoch, after which the engine validates and asks for a verdict."""
+    """One optimiser step. `step` counts from 1, `epoch` from 0, as `Training.draw` takes it. `losses`: per
+    loss, the mean over its weight. `epoch_ended`: the last step of an epoch, after which the engine validates
+    and asks for a verdict."""
 
     step: int
     epoch: int
@@ -181,7 +182,8 @@ class Training(Protocol):
         ...
 
     def weights(self, batches: Sequence[Batch]) -> Mapping[str, Tensor]:
-        """Per loss, the weight of these batches, without a forward pass."""
+        """Per loss, the weight of these batches, without a forward pass. A trainer that accumulates passes
+        the batches of several draws, end to end, here and to `backward` and `stepped`."""
         ...
 
     def backward(

@@ -94,8 +94,8 @@ class Examination:
         ranked = rank_block(
             scores,
             torch.from_numpy(self.targets[begin:end]),
-            self.ties,
             seen=seen if hide_seen else None,
+            order=self.ties,
             k=k,
         )
         users = self.queries.users
@@ -103,9 +103,9 @@ class Examination:
         return Block(
             users=users.slice(begin, end - begin),
             targets=self.targets[begin:end],
-            rank=ranked.rank,
-            candidates=ranked.candidates,
-            top=ranked.top,
+            rank=ranked.rank.numpy(),
+            candidates=ranked.candidates.numpy(),
+            top=ranked.top.numpy(),
             length=self.lengths[begin:end],
             cold=self.cold[begin:end],
             in_history=self.in_history[begin:end],

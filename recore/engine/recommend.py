@@ -107,7 +107,7 @@ def _block(
         item = torch.from_numpy(tokenizer.item_ids(queries.events["item"]).copy())
         seen = seen_items(View({"token": item, "item": item}, torch.from_numpy(queries.offsets)))
     nothing = torch.full((len(queries),), -1, dtype=torch.int64)
-    top = torch.from_numpy(rank_block(scores, nothing, ties, seen=seen, k=k).top)
+    top = rank_block(scores, nothing, seen=seen, order=ties, k=k).top
     row, place = (top >= 0).nonzero(as_tuple=True)
     picked = top[row, place]
     frame = pl.DataFrame(

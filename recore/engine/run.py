@@ -18,7 +18,7 @@ import polars as pl
 import torch
 from attrs import define, evolve
 
-from recore.component import Context, Facts
+from recore.component import Context, Facts, Part
 from recore.contracts.data import SplitParts, Tokenizer
 from recore.contracts.learning import Trainer
 from recore.contracts.scoring import Evaluator, Model, Scorer
@@ -31,7 +31,7 @@ from recore.engine.record import make_record
 from recore.engine.report import Reporter, Silent
 from recore.engine.rundir import FORMAT, RunFolder, write_aside, write_json
 from recore.errors import DataError, Problem, RecipeError, RunFolderError
-from recore.recipe import Recipe, from_tree, keep_files, make_builder, to_yaml
+from recore.recipe import Recipe, from_tree, make_builder, to_yaml, with_frames
 
 
 @define
@@ -121,7 +121,7 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
     training = log.rows(parts.train)
     context = evolve(context, interactions=training)
     if tokenizer is None:
-        tokenizer = context.build(recipe.tokenizer)
+        tokenizer = context.build(_tokenizer_of(recipe))
     facts = Facts(
         columns=frozenset(log.events.columns),
         items=tokenizer.items,
@@ -146,6 +146,18 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
     metric = trainer.metric if trainer is not None else None
     card = protocol_card(recipe, log, steps, parts, evaluators, metric, seed)
     return Prepared(recipe, seed, machine, log, steps, parts, context, evaluators, trainer, card)
+
+
+def _tokenizer_of(recipe: Recipe) -> Part[Tokenizer]:
+    if recipe.tokenizer is None:
+        raise RecipeError(
+            Problem(
+                "expected `tokenizer:`, which numbers the items for every model, got none",
+                recipe.model.where,
+                "tokenizer",
+            )
+        )
+    return recipe.tokenizer
 
 
 def _check_metric(recipe: Recipe, evaluators: Sequence[Evaluator], trainer: Trainer | None) -> None:
@@ -227,7 +239,7 @@ def saved_tokenizer(recipe: Recipe, folder: RunFolder, seed: int, machine: Machi
     """The run's own tokenizer, from its folder."""
     nothing = Interactions(pl.DataFrame(schema={"event": pl.Int64, "user": pl.Int64, "item": pl.Int64}))
     empty: Tokenizer = evolve(first_context(recipe, seed, machine), interactions=nothing).build(
-        recipe.tokenizer
+        _tokenizer_of(recipe)
     )
     return type(empty).from_pretrained(folder.path / "tokenizer")
 
@@ -236,7 +248,7 @@ def _start(path: Path, prepared: Prepared) -> None:
     """What a run folder holds before the first step."""
     recipe, machine = prepared.recipe, prepared.machine
     path.mkdir(parents=True)
-    tree, loose = keep_files(recipe, path)
+    tree, loose = _keep_files(recipe, path)
     (path / "recipe.yaml").write_text(to_yaml(tree), encoding="utf-8")
     about = {
         "format": FORMAT,
@@ -257,6 +269,27 @@ def _start(path: Path, prepared: Prepared) -> None:
     prepared.context.tokenizer.save_pretrained(path / "tokenizer")
     if prepared.log.items is not None:
         prepared.log.items.write_parquet(path / "items.parquet")
+
+
+def _keep_files(recipe: Recipe, path: Path) -> tuple[Any, list[str]]:
+    """Loose plugins and data frames, copied into the run so that it can be taken up from its folder alone:
+    the recipe's tree with the frames' files in their places, and the names of the loose files."""
+    loose = []
+    for provider in recipe.providers:
+        if provider.loose is not None and provider.source is not None:
+            file = path / "plugins" / provider.loose.name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(provider.source)
+            file.chmod(0o644)
+            loose.append(f"plugins/{file.name}")
+
+    def written(place: str, frame: Any) -> str:
+        file = path / "data" / f"{place}.parquet"
+        file.parent.mkdir(exist_ok=True)
+        (frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)).write_parquet(file)
+        return f"data/{file.name}"
+
+    return with_frames(recipe.tree, written), loose
 
 
 def _announce(prepared: Prepared, folder: RunFolder, reporter: Reporter) -> None:

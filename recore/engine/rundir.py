@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def write_metrics(self, lines: list[Mapping[str, Any]]) -> None:
+    def write_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """All lines anew: they are few, and a line is then never half there."""
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_aside(self.path / "metrics.jsonl", lambda beside: beside.write_text(text, encoding="utf-8"))

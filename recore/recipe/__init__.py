@@ -22,7 +22,7 @@ from recore.component import Facts
 from recore.errors import Problem, RecipeError
 from recore.plugins import Plugins, discover
 from recore.recipe.build import Builder, make_builder
-from recore.recipe.compose import LossEntry, Recipe, compose, in_order
+from recore.recipe.compose import LossEntry, Recipe, compose, in_order, unless_told
 from recore.recipe.files import (
     Source,
     label_of,
@@ -83,7 +83,7 @@ def compose_cells(
     source: Source, plugins: Plugins, sets: Sequence[str] = (), top: Mapping[str, Any] | None = None
 ) -> list[Recipe]:
     """Compose every cell of a recipe that was read. Raises RecipeError with all problems of all cells."""
-    problems: list[Problem] = requirement_problems(source.requires)
+    problems: list[Problem] = [*source.problems, *requirement_problems(source.requires)]
     root = source.root
     early = [text for text in sets if text.split("=")[0].split(".")[0].strip() == "matrix"]
     late = [text for text in sets if text not in early]
@@ -96,10 +96,11 @@ def compose_cells(
         problems += found
     matrix = (root.mapping or {}).get("matrix")
     recipes: list[Recipe] = []
+    composed: list[Problem] = []
     for number, cell in enumerate(cells(root, problems)):
         tree = cell.root if over is None else overlay(cell.root, over)
         if over is not None and number == 0:
-            problems += _collapsing(matrix, over, "the overlay")
+            problems += _collapsing(matrix, over, "overlay")
         for text in late:
             tree, keys, found = set_value(tree, text)
             problems += found
@@ -110,7 +111,8 @@ def compose_cells(
         try:
             recipes.append(compose(tree, source.name, source.file, cell.name, plugins))
         except RecipeError as error:
-            problems += error.problems
+            composed += error.problems
+    problems += unless_told(composed, problems)
     if problems:
         raise RecipeError(in_order(problems))
     return recipes

@@ -12,6 +12,7 @@ from recore.errors import PluginError, Problem
 from recore.kinds import KINDS
 from recore.plugins import Plugins
 from recore.recipe.compose import asked
+from recore.recipe.tree import a
 
 Builder = Callable[[Part[Any], Context], Any]
 
@@ -31,7 +32,7 @@ def make_builder(plugins: Plugins) -> Builder:
         lacking = missing_members(part.kind, built)
         if lacking:
             message = (
-                f"{part.kind} {part.name!r} was built as a {type(built).__name__}, which lacks "
+                f"{part.kind} {part.name!r} was built as {a(type(built).__name__)}, which lacks "
                 f"{', '.join(lacking)} of the contract {KINDS[part.kind].contract.__name__}"
             )
             raise PluginError(Problem(message, part.where, part.path))

@@ -25,7 +25,7 @@ from recore.recipe.matrix import WORD
 from recore.recipe.overlay import ASSEMBLED
 from recore.recipe.resolved import unstructured
 from recore.recipe.structure import FAILED, Structurer
-from recore.recipe.tree import Node, got, joined
+from recore.recipe.tree import Node, a, got, joined
 
 ONE = {  # keys that hold one part: key → kind
     "data": "dataset",
@@ -121,7 +121,7 @@ class Recipe:
 
     def problems(self, facts: Facts) -> list[Problem]:
         """What stands against the recipe once `facts` (what only the data can tell) are known too."""
-        of_losses = {}
+        of_losses: dict[int, Facts] = {}
         for entry in self.losses:
             tops = [entry.part] if entry.sampler is None else [entry.part, entry.sampler]
             of_losses |= {id(one): entry.facts for top in tops for one in (top, *top.parts())}
@@ -147,10 +147,22 @@ def compose(
     """The recipe of a tree. Raises RecipeError with `earlier` problems and all of its own."""
     composer = _Composer(root, plugins)
     recipe = composer.recipe(name, file, cell)
-    problems = [*earlier, *composer.structurer.problems]
+    problems = [*earlier, *unless_told(composer.structurer.problems, earlier)]
     if problems or recipe is None:
         raise RecipeError(in_order(problems))
     return recipe
+
+
+def unless_told(problems: Iterable[Problem], earlier: Sequence[Problem]) -> list[Problem]:
+    """Without those of a value that could not be read in the first place: `earlier` says so already."""
+    told = [(problem.where, problem.path) for problem in earlier if problem.path]
+    return [
+        problem
+        for problem in problems
+        if not any(
+            problem.where == where and f"{problem.path}.".startswith(f"{path}.") for where, path in told
+        )
+    ]
 
 
 def in_order(problems: Sequence[Problem]) -> list[Problem]:
@@ -241,7 +253,7 @@ class _Composer:
         node = self.entries.get(key)
         if node is None:
             if key in REQUIRED:
-                self.structurer.problem(self.root, key, f"missing key, expected a {kind}")
+                self.structurer.problem(self.root, key, f"missing key, expected {a(kind)}")
             return None
         if key == "model" and node.mapping is not None and "use" not in node.mapping:
             named = Node(ASSEMBLED, node.where, node.folder)

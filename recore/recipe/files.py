@@ -1,6 +1,6 @@
 """Recipe files: found by path or by the name of a shipped one, and laid over what they extend.
 
-Shipped recipes of the core go by their path (`ml-1m/sasrec-ce.yaml`, with or without `.yaml`). Those of
+Shipped recipes of the core go by their path (`folder/name.yaml`, with or without `.yaml`). Those of
 another distribution (entry-point group `recore.recipes`, a package with a folder `recipes`) are qualified by
 its name: `acme-recore:fast.yaml`. So nothing that is installed can stand in for a recipe of the core.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 from pathlib import Path
 
 from attrs import frozen
@@ -17,7 +18,7 @@ import recore
 from recore.errors import Problem, RecipeError, nearest
 from recore.recipe.overlay import overlay
 from recore.recipe.text import read_file
-from recore.recipe.tree import Node
+from recore.recipe.tree import Node, got
 
 GROUP = "recore.recipes"
 
@@ -26,13 +27,15 @@ GROUP = "recore.recipes"
 class Source:
     """A recipe as written, with everything that it extends beneath it.
 
-    `root`: the tree, without `extends`. `requires`: those of every file, as (node of one requirement).
+    `root`: the tree, without `extends` and `requires`. `requires`: those of every file. `problems`: what was
+    wrong in the files; the rest can be checked all the same.
     """
 
     name: str
     file: Path
     root: Node
     requires: tuple[Node, ...]
+    problems: tuple[Problem, ...] = ()
 
 
 def core_recipes() -> Path:
@@ -64,8 +67,8 @@ def _in_folder(folder: Path, prefix: str) -> dict[str, Path]:
 
 def label_of(file: Path) -> str:
     """A file as messages show it: relative to the working folder where it is inside."""
-    absolute = file.absolute()
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+    absolute, here = Path(os.path.normpath(file.absolute())), Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 def recipe_name(file: Path) -> str:
@@ -98,14 +101,14 @@ def locate(name: str | Path, beside: Path | None = None) -> Path:
 
 
 def load_source(name: str | Path) -> Source:
-    """Read a recipe and all that it extends. Raises RecipeError with every problem of every file."""
+    """Read a recipe and all that it extends. Raises RecipeError when a file cannot be found or parsed."""
     file = locate(name)
     problems: list[Problem] = []
     requires: list[Node] = []
     root = _with_bases(file, (), requires, problems)
-    if problems or root is None:
+    if root is None:
         raise RecipeError(problems)
-    return Source(recipe_name(file), file, root, tuple(requires))
+    return Source(recipe_name(file), file, root, tuple(requires), tuple(problems))
 
 
 def _with_bases(
@@ -126,7 +129,7 @@ def _with_bases(
     if extends is None:
         return own
     base = _base(extends, file, (*above, file), requires, problems)
-    return own if base is None else overlay(base, own)
+    return None if base is None else overlay(base, own)
 
 
 def _base(
@@ -162,7 +165,7 @@ def version_problems(node: Node, label: str) -> list[Problem]:
     if type(version.value) is not int or version.value != 1:
         return [
             Problem(
-                f"expected 1 (the version of the recipe format), got {version.value!r}",
+                f"expected 1 (the version of the recipe format), got {got(version.value)}",
                 version.where,
                 "recore",
             )

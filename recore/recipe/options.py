@@ -19,7 +19,7 @@ from attrs import frozen
 from recore.component import Frame, Part
 from recore.errors import PluginError
 from recore.kinds import Kind, kind_of
-from recore.recipe.tree import got
+from recore.recipe.tree import a, got
 
 LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Set)
 MAPPINGS = (dict, collections.abc.Mapping)
@@ -114,7 +114,7 @@ def in_words(annotation: Any) -> str:
         if member is type(None):
             words.append("~")
         elif kind is not None:
-            words.append(f"{'an' if kind.name[0] in 'aeiou' else 'a'} {kind.name}")
+            words.append(a(kind.name))
         elif origin is Literal:
             words += [got(value) for value in arguments]
         elif (origin or member) is tuple and arguments and arguments[-1] is not Ellipsis:

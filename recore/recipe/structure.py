@@ -18,9 +18,9 @@ from attrs import define, field
 
 from recore.component import Frame, Part
 from recore.errors import PluginError, Problem, nearest
-from recore.plugins import Plugins
+from recore.plugins import RESERVED, Found, Plugins
 from recore.recipe.options import LISTS, MAPPINGS, bare, in_words, members, options_of, part_kind
-from recore.recipe.tree import Node, got, is_frame, joined, plain
+from recore.recipe.tree import Node, a, got, is_frame, joined, plain
 
 DATA = "RECORE_DATA"
 FAILED: Any = type("Failed", (), {"__repr__": lambda self: "FAILED"})()
@@ -43,13 +43,8 @@ class Structurer:
     def part(self, kind: str, node: Node, path: str) -> Any:
         """A part of this kind: a mapping with `use:` and the component's options."""
         if node.mapping is None:
-            hint = f"{{use: {node.value}}}" if isinstance(node.value, str) else ""
-            return self.problem(
-                node,
-                path,
-                f"expected a {kind}, as a mapping with `use:`, got {got(node.value)}",
-                f"write {hint}" if hint else "",
-            )
+            message = f"expected {a(kind)}, as a mapping with `use:`, got {got(node.value)}"
+            return self.problem(node, path, message, _as_part(node))
         use = node.mapping.get("use")
         if use is None:
             known = [found.name for found in self.plugins.of(kind)]
@@ -57,7 +52,7 @@ class Structurer:
             return self.problem(node, path, f"missing key `use:`, which says which {kind}", hint)
         if not isinstance(use.value, str):
             return self.problem(
-                use, joined(path, "use"), f"expected the name of a {kind}, got {got(use.value)}"
+                use, joined(path, "use"), f"expected the name of {a(kind)}, got {got(use.value)}"
             )
         try:
             found = self.plugins.find(kind, use.value)
@@ -65,12 +60,12 @@ class Structurer:
             for problem in error.problems:
                 self.problem(use, joined(path, "use"), problem.message, problem.hint)
             return FAILED
-        options = self.options(found.component.options, node.without("use"), path, found.name)
+        options = self.options(found.component.options, node.without("use"), path, found)
         if options is FAILED:
             return FAILED
         return Part(kind, found.component, found.provider, options, node.where, path)
 
-    def options(self, options: type[Any], node: Node, path: str, owner: str = "") -> Any:
+    def options(self, options: type[Any], node: Node, path: str, owner: Found | None = None) -> Any:
         """An instance of an attrs class from a mapping."""
         if node.mapping is None:
             return self.problem(node, path, f"expected {in_words(options)}, got {got(node.value)}")
@@ -79,8 +74,13 @@ class Structurer:
         values = {}
         for key, entry in node.mapping.items():
             if key not in known:
-                of = f" of {owner}" if owner else ""
-                hint = nearest(key, known) or "it has none"
+                of = "" if owner is None else f" of {owner.name}"
+                beside = () if owner is None else RESERVED.get(owner.kind, ("use",))
+                hint = (
+                    nearest(key, {*known, *beside})
+                    if known or nearest(key, beside)[:3] == "did"
+                    else "it has none"
+                )
                 self.problem(entry, joined(path, key), f"unknown option{of}", hint)
                 continue
             values[key] = self.value(known[key].type, entry, joined(path, key))
@@ -242,7 +242,13 @@ class Structurer:
         texts = _texts(argument for one in choices for argument in typing.get_args(one))
         hint = nearest(node.value, texts) if isinstance(node.value, str) else ""
         hint = hint if hint.startswith("did") else ""
+        if any(part_kind(one) is not None for one in choices):
+            hint = _as_part(node)
         return self.problem(node, path, f"expected {in_words(annotation)}, got {got(node.value)}", hint)
+
+
+def _as_part(node: Node) -> str:
+    return f"write {{use: {node.value}}}" if isinstance(node.value, str) else ""
 
 
 def _texts(values: typing.Iterable[Any]) -> list[str]:

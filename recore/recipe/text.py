@@ -59,7 +59,8 @@ class _Frame:
     path: str
     key: str | None = None
     key_where: str = ""
-    keeps: bool = True  # False: the value of a key that was already there
+    is_key: bool = False  # it stands where a key is expected: reported, and left out with its value
+    skip: bool = False  # the value that comes next is left out: its key is wrong
 
 
 class _Reader:
@@ -103,7 +104,10 @@ class _Reader:
                 self.node(event)
             elif isinstance(event, yaml.CollectionEndEvent):
                 frame = self.frames.pop()
-                self.put(Node(frame.made, frame.where, self.folder), frame.keeps)
+                if frame.is_key:
+                    self.no_key()
+                else:
+                    self.put(Node(frame.made, frame.where, self.folder))
 
     def node(self, event: yaml.NodeEvent) -> None:
         if event.anchor is not None:
@@ -127,11 +131,11 @@ class _Reader:
             made: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
             if wants_key:
                 self.problem(event, f"expected a text as key, got a {'mapping' if made == {} else 'list'}")
-            self.frames.append(_Frame(made, where, self.path(), keeps=not wants_key))
+            self.frames.append(_Frame(made, where, self.path(), is_key=wants_key))
         elif isinstance(event, yaml.ScalarEvent):
             self.put(Node(self.scalar(event), where, self.folder))
-        elif wants_key and top is not None:
-            top.key = "*"
+        elif wants_key:
+            self.no_key()
         else:
             self.put(Node(None, where, self.folder))
 
@@ -152,24 +156,30 @@ class _Reader:
             self.problems.append(
                 Problem(f"key {key!r} is written twice, first in {first}", where, joined(frame.path, key))
             )
-        elif key == "<<" and event.implicit[0]:
+        frame.skip = key in frame.made
+        if key == "<<" and event.implicit[0]:
             self.problem(event, "merges (`<<`) are not allowed", "write the keys out, or use `extends:`")
+            frame.skip = True
         frame.key, frame.key_where = key, where
         self.lines.setdefault((id(frame.made), key), where)
 
-    def put(self, node: Node, keeps: bool = True) -> None:
+    def no_key(self) -> None:
+        """What stood where a key is expected was reported; its value is left out."""
+        frame = self.frames[-1]
+        frame.key, frame.key_where, frame.skip = "?", frame.where, True
+
+    def put(self, node: Node) -> None:
+        """A value is complete: it goes where it belongs."""
         if not self.frames:
             self.root = node
             return
         frame = self.frames[-1]
         if isinstance(frame.made, list):
             frame.made.append(node)
-        elif not keeps:
-            frame.key = "?"  # a key that is no text: reported, its value is read and left out
-        else:
-            if frame.key is not None and frame.key not in ("?", "*", "<<"):
-                frame.made.setdefault(frame.key, node)
-            frame.key = None
+            return
+        if not frame.skip:
+            frame.made[frame.key] = node
+        frame.key, frame.skip = None, False
 
 
 def read_text(text: str, label: str, folder: Path | None = None) -> tuple[Node | None, list[Problem]]:
@@ -213,6 +223,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
+    """Line breaks that YAML folds away, and marks, are escaped."""
+    style = '"' if any(sign in data for sign in "\x85\u2028\u2029\ufeff") else None
+    return dumper.represent_scalar(f"{STANDARD}str", data, style=style)
+
+
+_Dumper.add_representer(str, _text)
 for _tag, _pattern in (("null", NULL), ("bool", BOOL), ("int", INT), ("float", FLOAT), ("float", SPECIAL)):
     _Dumper.add_implicit_resolver(STANDARD + _tag, re.compile(f"(?:{_pattern.pattern})\\Z"), None)
 

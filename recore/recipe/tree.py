@@ -6,6 +6,7 @@ dots, list entries by number: `evaluators.0.k`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,34 +53,31 @@ def joined(path: str, key: str | int) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
+def a(kind: str) -> str:
+    """A name with its article."""
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
 def is_frame(value: object) -> bool:
     """Whether this is a polars or pandas data frame; imports neither."""
     kind = type(value)
-    return kind.__module__.split(".")[0] in ("polars", "pandas") and kind.__name__ == "DataFrame"
+    return kind.__module__.split(".")[0] in ("polars", "pandas") and kind.__name__ in ("DataFrame", "LazyFrame")
 
 
-def node_of(
-    value: object, where: str, folder: Path | None = None, problems: list[Problem] | None = None
-) -> Node:
+def node_of(value: object, where: str, folder: Path, problems: list[Problem], path: str = "") -> Node:
     """A tree from plain Python values: mappings, lists, tuples, scalars, paths and data frames. Anything else
-    is a problem, appended to `problems` (raised as a TypeError without it)."""
-    return _node_of(value, where, folder, [] if problems is None else problems, "", problems is None)
-
-
-def _node_of(
-    value: object, where: str, folder: Path | None, problems: list[Problem], path: str, strict: bool
-) -> Node:
-    made: Any
-    if path.count(".") > DEEPEST:
-        raise ValueError(f"{where}: nested deeper than {DEEPEST}")
-    if isinstance(value, dict):
+    is a problem, appended to `problems`."""
+    made: Any = None
+    if path.count(".") >= DEEPEST:
+        problems.append(Problem(f"nested deeper than {DEEPEST}", where, path))
+    elif isinstance(value, Mapping):
         made = {
-            str(key): _node_of(entry, where, folder, problems, joined(path, str(key)), strict)
+            str(key): node_of(entry, where, folder, problems, joined(path, str(key)))
             for key, entry in value.items()
         }
     elif isinstance(value, list | tuple):
         made = [
-            _node_of(entry, where, folder, problems, joined(path, number), strict)
+            node_of(entry, where, folder, problems, joined(path, number))
             for number, entry in enumerate(value)
         ]
     elif (
@@ -88,10 +86,7 @@ def _node_of(
         made = value
     else:
         message = f"expected a plain value, a path or a data frame, got {type(value).__name__}"
-        if strict:
-            raise TypeError(f"{where}: {path}: {message}")
         problems.append(Problem(message, where, path))
-        made = None
     return Node(made, where, folder)
 
 
@@ -111,9 +106,9 @@ def got(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
-        return "a list"
+        return "a list" if value else "an empty list"
     if is_frame(value):
         return "a data frame"
     text = repr(value) if isinstance(value, str | int | float) else repr(str(value))

@@ -511,7 +511,7 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 )
 def check_memory(part: Part[Any], case: Case) -> Evidence:
     claims, loss = _claims(part), _build(part, case)
-    n, v, d, k = (4_096, 512, 4, 5) if claims.memory == "blocks" else (512, 4_096, 4, 5)
+    n, v, d, k = (4_096, 256, 4, 5) if claims.memory == "blocks" else (512, 4_096, 4, 5)
     scene = make_scene(part, case.generator("memory"), n, v=v, d=d, k=k)
     with _Largest() as watched:
         _gradients(loss, scene)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from recore.attention import KeyBias, Term
-from recore.claims import PositionClaims
+from recore.claims import BOTH_SIDES, PositionClaims, Side
 from recore.component import Part
 from recore.ragged import Layout, View
-from recore.testing.cases import Case, largest
+from recore.testing.cases import Case, fewer, largest
 from recore.testing.checks import Evidence, for_all, require, states
 from recore.testing.encoder import replaced_view
 from recore.testing.sequences import (
@@ -102,17 +102,24 @@ def check_causal(part: Part[Any], case: Case) -> Evidence:
     "The state at an event is the same whether or not later events stand in the batch (`prefix_consistent`).",
 )
 def check_prefix_consistent(part: Part[Any], case: Case) -> Evidence:
-    stack, claimed = _stack(part, case), _claims(part).prefix_consistent
-    base = base_layout(stack, case.facts)
-    worst = [Move()]
+    stack, claims = _stack(part, case), _claims(part)
+    claimed, worst = claims.prefix_consistent, [Move()]
+    tried = _layouts(stack, case, claims.padding if claimed else BOTH_SIDES)
 
     def holds(view: View) -> None:
-        move = after_cutting(stack, view.laid_out(base))
-        worst[0] = worst[0].worse(move)
-        require(not claimed or move.far <= EXACT, f"{move.what}, and it claims to be prefix-consistent")
+        for layout in tried:
+            move = after_cutting(stack, view.laid_out(layout))
+            worst[0] = worst[0].worse(move)
+            require(not claimed or move.far <= EXACT, f"{move.what}, and it claims to be prefix-consistent")
 
-    for_all(case, views(case), holds)
+    for_all(fewer(case, 2), views(case), holds)
     return _measured(worst[0].far, claimed)
+
+
+def _layouts(stack: Stack, case: Case, sides: frozenset[Side]) -> list[Layout]:
+    """No rectangle, where that is accepted, and rectangles of the model's width on these sides."""
+    width = case.facts.history if isinstance(case.facts.history, int) else 32
+    return [base_layout(stack, case.facts), *(Layout(side, width) for side in sorted(sides))]
 
 
 def _measured(far: float, claimed: bool) -> Evidence:
@@ -151,17 +158,19 @@ def _after_dropping(stack: Stack, view: View) -> Move:
     "(`shift_invariant`).",
 )
 def check_shift_invariant(part: Part[Any], case: Case) -> Evidence:
-    claimed, worst = _claims(part).shift_invariant, [Move()]
+    claims, worst = _claims(part), [Move()]
+    claimed = claims.shift_invariant
     for layer in range(case.facts.layers or 1):
         stack = _stack(part, case, layer=layer)
-        base = base_layout(stack, case.facts)
+        tried = _layouts(stack, case, claims.padding if claimed else BOTH_SIDES)
 
-        def holds(view: View, stack: Stack = stack, base: Layout = base) -> None:
-            move = _after_dropping(stack, view.laid_out(base))
-            worst[0] = worst[0].worse(move)
-            require(not claimed or move.far <= EXACT, f"{move.what}, and it claims to be shift-invariant")
+        def holds(view: View, stack: Stack = stack, tried: list[Layout] = tried) -> None:
+            for layout in tried:
+                move = _after_dropping(stack, view.laid_out(layout))
+                worst[0] = worst[0].worse(move)
+                require(not claimed or move.far <= EXACT, f"{move.what}, and it claims to be shift-invariant")
 
-        for_all(case, views(case), holds)
+        for_all(fewer(case), views(case), holds)
     return _measured(worst[0].far, claimed)
 
 
@@ -170,7 +179,7 @@ def _reordered(view: View) -> View:
     rows = []
     for first, stop in zip(view.offsets[:-1].tolist(), view.offsets[1:].tolist(), strict=True):
         rows += [*reversed(range(first, stop - 1)), stop - 1]
-    moved = view.take(torch.tensor(rows), view.offsets, view.index).laid_out(view.layout)
+    moved = view.take(torch.tensor(rows), view.offsets, view.index)
     return moved.with_columns(time=view["time"])
 
 

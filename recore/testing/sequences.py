@@ -230,7 +230,7 @@ def check_padding(case: Case, stack: Stack, claimed: frozenset[Side], gradients:
     measured: dict[Side, Move] = {}
 
     def holds(view: View) -> None:
-        for side in claimed:
+        for side in sorted(claimed):
             move, made = after_padding(stack, view, side, base, gradients)
             rectangles[0] += made
             require(move.far <= EXACT, f"{move.what}, and padding on the {side} is claimed")

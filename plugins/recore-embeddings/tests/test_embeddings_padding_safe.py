@@ -13,7 +13,7 @@ import torch
 from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recore_embeddings.options import PaddingSafe
+from recore_embeddings.options import Initial, PaddingSafe
 from recore_embeddings.padding_safe import PaddingSafeEmbedder, build
 from recore_embeddings.plugin import recore_embedders
 from torch import Tensor
@@ -99,17 +99,19 @@ def test_it_keeps_the_contract() -> None:
     tokens=st.lists(st.integers(0, 9), min_size=1, max_size=40),
     name=st.sampled_from(sorted(optimisers())),
     bias=st.booleans(),
+    masked=st.booleans(),
 )
 def test_pad_and_unknown_are_exactly_zero_before_and_after_any_step(
-    tokens: list[int], name: str, bias: bool
+    tokens: list[int], name: str, bias: bool, masked: bool
 ) -> None:
-    built = embedder(PaddingSafe(width=4, bias=bias))
+    specials = (PAD, UNKNOWN, MASK) if masked else (PAD, UNKNOWN)
+    built = embedder(PaddingSafe(width=4, bias=bias), Numbers(10 - len(specials), specials))
     batch, view = batch_of(tokens)
     zero = view["token"] < 2
     optimiser = optimisers()[name](list(built.parameters()))
     mask = built.special
-    assert mask is not None
-    first_mask = mask.detach().clone()
+    assert (mask is not None) == masked
+    first_mask = None if mask is None else mask.detach().clone()
     for _ in range(3):
         x = built.embed(batch, view)
         assert torch.equal(x[zero], torch.zeros_like(x[zero]))
@@ -120,8 +122,8 @@ def test_pad_and_unknown_are_exactly_zero_before_and_after_any_step(
         optimiser.step()
     x = built.embed(batch, view)
     assert torch.equal(x[zero], torch.zeros_like(x[zero]))
-    assert table.weight.shape == (7, 4), "only items score"
-    if 2 in tokens:
+    assert table.weight.shape == (10 - len(specials), 4), "only items score"
+    if 2 in tokens and mask is not None and first_mask is not None:
         assert not torch.equal(mask, first_mask), "the mask row trains"
 
 
@@ -233,6 +235,15 @@ def test_resizing_keeps_every_other_row_to_the_bit(items: list[int], bias: bool,
     x = built.embed(*batch_of(tokens))
     assert torch.equal(x[:2], torch.zeros(2, 4))
     assert torch.equal(x[3:], built.weight)
+
+
+@pytest.mark.parametrize("initial", ["normal", "xavier-uniform"])
+def test_fresh_rows_follow_the_initial_rule(initial: Initial) -> None:
+    built = embedder(PaddingSafe(width=50, initial=initial, std=0.3))
+    old = [*range(10), *[-1] * 393]
+    built.resize(RowMap(np.array(old), np.zeros(0, dtype=np.int64)))
+    expected = 0.3 if initial == "normal" else (2 / 450) ** 0.5
+    assert float(built.weight.detach()[7:].std()) == pytest.approx(expected, rel=0.03)
 
 
 def test_retired_rows_stay_retired_and_readable_through_saving_and_resizing() -> None:

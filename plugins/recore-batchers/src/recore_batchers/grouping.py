@@ -27,7 +27,9 @@ def by_length(lengths: Tensor, spread: float, generator: torch.Generator) -> Ten
 
 def cut_by_users(count: int, users: int) -> Tensor:
     """Where `count` histories in order are cut into batches of `users`, `(G + 1,)`; the last may be smaller."""
-    return torch.cat([torch.arange(0, count, users), torch.tensor([count])]) if count else torch.zeros(1).long()
+    return (
+        torch.cat([torch.arange(0, count, users), torch.tensor([count])]) if count else torch.zeros(1).long()
+    )
 
 
 def cut_by_tokens(lengths: Tensor, tokens: int) -> Tensor:

@@ -60,10 +60,11 @@ class Ragged:
     def problems(self, facts: Facts) -> list[str]:
         """One size of batch, not two."""
         if self.users is not None and self.tokens is not None:
-            return [
+            both = (
                 f"users is {self.users} and tokens is {self.tokens}: expected one of them, since either says "
                 "how large a batch is (set the other one to ~)"
-            ]
+            )
+            return [both]
         return []
 
 

@@ -21,7 +21,9 @@ def decode(data: bytes, what: str, encoding: Encoding = "utf-8") -> str:
         text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         raise DataError(
-            Problem(f"{what} is not {encoding}: byte {error.start} is {data[error.start]:#04x}", hint="convert it")
+            Problem(
+                f"{what} is not {encoding}: byte {error.start} is {data[error.start]:#04x}", hint="convert it"
+            )
         ) from error
     return text.replace("\r\n", "\n")
 
@@ -49,5 +51,9 @@ def _neighbour(path: Path) -> str:
     if "$RECORE_DATA" in str(path):
         return "set RECORE_DATA to the folder of your data sets"
     if not path.parent.is_dir():
-        return f"nor is its folder; {Path.cwd()} is the working directory" if not path.is_absolute() else "nor its folder"
+        return (
+            f"nor is its folder; {Path.cwd()} is the working directory"
+            if not path.is_absolute()
+            else "nor its folder"
+        )
     return nearest(path.name, [entry.name for entry in path.parent.iterdir()][:50])

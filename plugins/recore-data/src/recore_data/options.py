@@ -6,14 +6,15 @@ from Python they are relative to the working directory.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import attrs
 from attrs import frozen
 from attrs.validators import ge, in_
 
 from recore import Facts, option
+from recore.component import Frame
 
 Format = Literal["csv", "tsv", "parquet", "jsonl"]
 Ties = Literal["file", "hash"]
@@ -31,14 +32,23 @@ _TIES = (
 def _one_source(instance: Any, attribute: object, value: object) -> None:
     """`path` or `frame`."""
     if (instance.path is None) == (instance.frame is None):
-        raise ValueError(f"expected `path` or, from Python, `frame`, got {'neither' if value is None else 'both'}")
+        raise ValueError(f"expected one of `path` and `frame`, got {'neither' if value is None else 'both'}")
 
 
-def _not_own(instance: Any, attribute: attrs.Attribute[Any], value: list[str]) -> None:
-    """Further columns do not take the names that events have already."""
-    own = sorted(set(value) & {"event", "user", "item", "time", "creator", "rating", "text", "propensity"})
-    if own:
-        raise ValueError(f"{', '.join(own)}: expected further columns, name these by their own options")
+def _not_among(own: Iterable[str]) -> Any:
+    """Further columns do not take the names of those that have an option of their own."""
+
+    def check(instance: object, attribute: object, value: list[str]) -> None:
+        if taken := sorted(set(value) & set(own)):
+            raise ValueError(f"{', '.join(taken)}: taken; such columns are named by their own options")
+        if len(set(value)) < len(value):
+            raise ValueError("expected each column once")
+
+    return check
+
+
+_further_of_events = _not_among(("event", "user", "item", "time", "creator", "rating", "text", "propensity"))
+_further_of_tables = _not_among(("item", "user", "title", "creator"))
 
 
 @frozen
@@ -48,14 +58,16 @@ class Table:
     """
 
     path: Path | None = option(None, help="The file.")
-    frame: Any | None = option(
-        None, help="A polars or pandas frame instead of a file; from Python only.", validator=_one_source
+    frame: Frame | None = option(
+        None,
+        help="Instead of `path`, a polars or pandas frame (from Python), or a Parquet file.",
+        validator=_one_source,
     )
     id: str = option("id", help="Name of the column with the ids.")
     title: str | None = option(None, help="Name of the column with the titles; recommendations print them.")
     creator: str | None = option(None, help="Name of the column with the creators.")
     columns: list[str] = option(
-        factory=list, help="Names of further columns, kept under these names.", validator=_not_own
+        factory=list, help="Names of further columns, kept under these names.", validator=_further_of_tables
     )
     format: Format | None = option(None, help=_FORMAT)
     separator: str | None = option(
@@ -110,8 +122,10 @@ class Events:
     path: Path | list[Path] | None = option(
         None, help="The file, a pattern such as `log/*.csv` (files in the order of their names), or a list."
     )
-    frame: Any | None = option(
-        None, help="A polars or pandas frame instead of a file; from Python only.", validator=_one_source
+    frame: Frame | None = option(
+        None,
+        help="Instead of `path`, a polars or pandas frame (from Python), or a Parquet file.",
+        validator=_one_source,
     )
     user: str = option("user", help="Name of the column with the users.")
     item: str = option("item", help="Name of the column with the items.")
@@ -126,7 +140,7 @@ class Events:
         None, help="Name of the column with how likely the item was shown: numbers above 0 and up to 1."
     )
     columns: list[str] = option(
-        factory=list, help="Names of further columns, kept under these names.", validator=_not_own
+        factory=list, help="Names of further columns, kept under these names.", validator=_further_of_events
     )
     ties: Ties = option("file", help=_TIES, validator=in_(("file", "hash")))
     order_across_users: bool = option(
@@ -182,7 +196,7 @@ class KCore:
 class RatingAtLeast:
     """Only events whose `rating` is at least `least`; needs that column."""
 
-    least: float | int = option(help="The least rating that stays.")
+    least: float = option(help="The least rating that stays.")
 
     def problems(self, facts: Facts) -> list[str]:
         """Ratings have to be there."""
@@ -235,4 +249,6 @@ class LeaveLast:
 def _needs(part: str, column: str, facts: Facts) -> list[str]:
     if facts.columns is None or column in facts.columns:
         return []
-    return [f"transform {part!r} needs the column {column!r}; the data has {', '.join(sorted(facts.columns))}"]
+    return [
+        f"transform {part!r} needs the column {column!r}; the data has {', '.join(sorted(facts.columns))}"
+    ]

@@ -58,9 +58,7 @@ def recore_transforms() -> Iterator[Component]:
         "recore_data.transforms:rating_at_least",
         summary="Only events whose rating reaches a threshold.",
     )
-    yield Component(
-        "since", Since, "recore_data.transforms:since", summary="Only events at or after a time."
-    )
+    yield Component("since", Since, "recore_data.transforms:since", summary="Only events at or after a time.")
     yield Component(
         "collapse-repeats",
         CollapseRepeats,

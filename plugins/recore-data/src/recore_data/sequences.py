@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 import polars as pl
+from attrs import frozen
 
 from recore import Context, DataError, Problem
 from recore.data import Interactions
@@ -61,14 +60,14 @@ def _fields(options: Sequences) -> pl.Series:
 def _pairs(options: Sequences, lines: pl.DataFrame) -> pl.DataFrame:
     wrong = lines.filter(pl.col("fields").list.len() != 2)
     if wrong.height:
-        longer = (lines["fields"].list.len() > 2).all()
+        longer = bool((wrong["fields"].list.len() > 2).any())
         raise DataError(
             Problem(
                 f"{options.path}: expected lines of `user item`, but {wrong.height} of {lines.height} lines have "
                 f"another number of fields: {_shown(wrong)}",
                 hint="for a line per user, `user item item …`, set `form: lines`"
-                if longer or wrong.height > lines.height // 2
-                else "ids hold no spaces here; read such data as `events`",
+                if longer
+                else "columns with other marks between them are read by `events`",
             )
         )
     return lines.select(

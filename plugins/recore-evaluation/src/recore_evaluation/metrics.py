@@ -15,7 +15,7 @@ Values = npt.NDArray[np.float64]
 
 
 def _one(rank: Ids) -> Values:
-    return np.ones(len(rank))
+    return np.ones(len(rank), dtype=np.float64)
 
 
 def _discount(rank: Ids) -> Values:

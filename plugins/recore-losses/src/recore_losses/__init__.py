@@ -1,1 +1,5 @@
-"""Losses for recore."""
+"""Losses for recore.
+
+`options` says what a recipe may set (free of torch), `ce` and `bce` compute it with `common`, `plugin` is the
+entry point.
+"""

@@ -13,7 +13,7 @@ class NextItem:
 
     Of a history x_1 … x_n the inputs in training are x_1 … x_{n−1}, and the state at x_i, for a causal encoder
     a function of x_1 … x_i, predicts x_{i+1}: n − 1 pairs, each exactly once, each of weight 1
-    (Kang & McAuley 2018, Self-Attentive Sequential Recommendation, section III-A and eq. 6). An unknown item is
+    (Kang & McAuley 2018, Self-Attentive Sequential Recommendation, sections III-A and III-E). An unknown item is
     no target but stays an input. A history of one event, or of none, gives nothing. In a query the inputs are
     the whole history and its last event asks; no row is appended. Needs a causal encoder: with any other a
     target is visible to its own context.
@@ -26,8 +26,9 @@ class NextItem:
     def problems(self, facts: Facts) -> list[str]:
         """A target must not be visible to its own context."""
         if facts.causal is False:
-            return [
+            visible = (
                 "predicts each event from those before it, but the encoder is not causal: it would see the "
                 "target (expected an encoder that claims `causal`)"
-            ]
+            )
+            return [visible]
         return []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from attrs import frozen
 
-from recore_world.draws import Bools, Floats, Ints, below, fold, key, uniform
+from recore_world.draws import Bits, Bools, Floats, Ints, below, fold, key, uniform
 from recore_world.options import WorldOptions
 
 # How often an item of mean weight stands in the tables that are drawn from; weights are rounded to this grain.
@@ -48,10 +48,10 @@ def make(options: WorldOptions) -> Catalogue:
     count, days = options.items, options.days
     ids = np.arange(count)
 
-    def bits(purpose: str) -> np.typing.NDArray[np.uint64]:
+    def bits(purpose: str) -> Bits:
         return fold(key(options.seed, "items", purpose), ids)
 
-    later = np.sort(1 + below(bits("born"), max(days - 1, 1)))[: int(count * options.births)]
+    later = 1 + below(bits("born")[: int(count * options.births)], max(days - 1, 1))
     born = np.sort(np.concatenate([np.zeros(count - len(later), dtype=np.int64), later]))
     retired = _retirements(options, born, bits("retires"), bits("retired"))
     ranks = np.argsort(np.argsort(bits("popularity"), kind="stable"), kind="stable") + 1.0
@@ -67,8 +67,8 @@ def make(options: WorldOptions) -> Catalogue:
 def _retirements(
     options: WorldOptions,
     born: Ints,
-    who: np.typing.NDArray[np.uint64],
-    when: np.typing.NDArray[np.uint64],
+    who: Bits,
+    when: Bits,
 ) -> Ints:
     """Days of retirement `(V,)`, `days` for never: a lifetime of a tenth of the world, then any day."""
     retired = np.full(len(born), options.days)

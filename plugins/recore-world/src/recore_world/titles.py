@@ -54,7 +54,7 @@ def titles(topic: Ints, number: Ints, topics: int) -> pl.Series:
     # 23 adjectives and 4 nouns: the pair repeats after 92 numbers only.
     frame = pl.DataFrame(
         {
-            "adjective": np.array(ADJECTIVES)[number % len(ADJECTIVES)],
+            "adjective": np.array(ADJECTIVES)[(7 * number + 5 * topic) % len(ADJECTIVES)],
             "noun": nouns[(topic % len(TOPICS)) * 4 + number % 4],
             "topic": np.array(topic_names(topics))[topic],
             "number": number,

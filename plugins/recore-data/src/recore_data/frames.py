@@ -1,0 +1,265 @@
+"""Frames: named columns of text files, Parquet, JSON lines, and polars or pandas frames, as one polars frame.
+
+Text files are read as text throughout; what a column means is decided later, on all of it, never from its first
+rows. A `Read` knows which row came from which file, so that errors can say so.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import polars as pl
+from attrs import frozen
+
+from recore import DataError, Problem
+from recore.errors import nearest
+from recore_data.files import Encoding, read_text, require
+from recore_data.options import Format
+
+SHOWN = 3  # bad rows that an error shows
+ENDINGS: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+TEXT: dict[Format, str] = {"csv": ",", "tsv": "\t"}
+
+
+class Source(Protocol):
+    """What the options of a dataset and of a table have in common."""
+
+    @property
+    def frame(self) -> Any | None: ...
+    @property
+    def format(self) -> Format | None: ...
+    @property
+    def separator(self) -> str | None: ...
+    @property
+    def encoding(self) -> Encoding: ...
+    @property
+    def header(self) -> list[str] | None: ...
+
+
+@frozen(eq=False)
+class Read:
+    """What was read: `frame`; `origins`, a name and a height for each piece it was put together from; `text`,
+    whether all of it is text whose types are yet to be told."""
+
+    frame: pl.DataFrame
+    origins: Sequence[tuple[str, int]]
+    text: bool
+
+    @property
+    def name(self) -> str:
+        """All of it in words."""
+        first = self.origins[0][0]
+        return first if len(self.origins) == 1 else f"{first} and {len(self.origins) - 1} more files"
+
+    def bad(self, column: str, wrong: pl.Series, what: str, hint: str = "") -> list[Problem]:
+        """No problem, or one that counts the rows `wrong (n,)` and shows the first."""
+        rows = wrong.arg_true()
+        if not len(rows):
+            return []
+        shown = "; ".join(f"{self._place(row)}: {self.frame[column][row]!r}" for row in rows.head(SHOWN))
+        return [
+            Problem(f"{self.name}: column {column!r}: {len(rows)} of {len(wrong)} {what}: {shown}", hint=hint)
+        ]
+
+    def _place(self, row: int) -> str:
+        """Where a row came from; data rows are counted from 1, the line with the names is none."""
+        for name, height in self.origins:
+            if row < height:
+                return f"row {row + 1}" + (f" of {name}" if len(self.origins) > 1 else "")
+            row -= height
+        raise IndexError(row)
+
+
+def read(source: Source, paths: Path | Sequence[Path] | None, columns: Iterable[str]) -> Read:
+    """The named columns of a frame or of files, one after another; `paths` may be patterns, and a frame may be
+    a Parquet file. Raises DataError, with all problems of all files, for what is missing, empty, or not of the
+    format."""
+    wanted = list(dict.fromkeys(columns))
+    if source.frame is not None and not isinstance(source.frame, Path):
+        frame = _from_python(source.frame)
+        if problems := _missing(wanted, frame.columns, "the frame", source):
+            raise DataError(problems)
+        return Read(_some(frame.select(wanted), "the frame"), [("the frame", frame.height)], text=False)
+    files = _found(paths if source.frame is None else source.frame)
+    problems, frames, text = [], [], []
+    for path in files:
+        try:
+            frame, is_text = _read_file(source, path, wanted)
+            frames.append(frame)
+            text.append(is_text)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    if len(set(text)) > 1:
+        raise DataError("expected files of one kind, got text files among others")
+    origins = [(str(path), frame.height) for path, frame in zip(files, frames, strict=True)]
+    try:
+        together = pl.concat(frames, how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"the files do not have columns of the same types: {error}") from error
+    return Read(_some(together, origins[0][0]), origins, text[0])
+
+
+def _found(paths: Path | Sequence[Path] | None) -> list[Path]:
+    """The files meant: a file, the files that fit a pattern in the order of their names, or each of a list.
+    Raises DataError when a pattern fits none, or a file is meant twice."""
+    meant: list[Path] = []
+    for path in [paths] if isinstance(paths, Path) else paths or []:
+        if path.exists() or not glob.has_magic(str(path)):
+            meant.append(path)
+            continue
+        fitting = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        if not fitting:
+            raise DataError(f"no file fits {path}")
+        meant += fitting
+    if not meant:
+        raise DataError("expected a file or several, got an empty list")
+    if twice := sorted({str(path) for path in meant if meant.count(path) > 1}):
+        raise DataError(f"{', '.join(twice)} would be read twice")
+    return meant
+
+
+# ---- one file --------------------------------------------------------------------------------------------
+
+
+def _read_file(source: Source, path: Path, wanted: list[str]) -> tuple[pl.DataFrame, bool]:
+    """The wanted columns, and whether they are text."""
+    require(path)
+    kind = source.format or (ENDINGS.get(path.suffix) if source.frame is None else "parquet")
+    if kind is None:
+        raise DataError(
+            Problem(
+                f"{path}: its ending does not say what it is",
+                hint=f"set `format:` to one of {', '.join(dict.fromkeys(ENDINGS.values()))}",
+            )
+        )
+    try:
+        if kind in TEXT:
+            return _read_text(source, path, kind, wanted), True
+        if kind == "parquet":
+            names = pl.read_parquet_schema(path)
+            frame = pl.scan_parquet(path)
+        else:
+            frame = pl.read_ndjson(path, infer_schema_length=None).lazy()
+            names = frame.collect_schema()
+        if problems := _missing(wanted, list(names), str(path), source):
+            raise DataError(problems)
+        return frame.select(wanted).collect(), False
+    except pl.exceptions.NoDataError as error:
+        raise DataError(f"{path} is empty") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        text = str(error).split("\n")[0]
+        raise DataError(f"{path} cannot be read as {kind}: {text}") from error
+
+
+def _read_text(source: Source, path: Path, kind: Format, wanted: list[str]) -> pl.DataFrame:
+    separator = source.separator or TEXT[kind]
+    # A tab separated file quotes nothing: a quotation mark in it is a character like any other.
+    quote = '"' if kind == "csv" and len(separator) == 1 else None
+    data: Path | io.BytesIO = path
+    mark = separator
+    if len(separator) > 1 or source.encoding != "utf-8":
+        text = read_text(path, source.encoding)
+        if len(separator) > 1:
+            mark = "\x1f"  # the unit separator; polars takes a single byte
+            if mark in text:
+                raise DataError(f"{path} holds the control character 0x1f, which cannot be read here")
+            text = text.replace(separator, mark)
+        data = io.BytesIO(text.encode())
+    frame = pl.scan_csv(
+        data,
+        separator=mark,
+        quote_char=quote,
+        has_header=source.header is None,
+        infer_schema=False,
+        new_columns=source.header,
+    )
+    names = list(frame.collect_schema())
+    if source.header is not None and len(names) != len(source.header):
+        raise DataError(f"{path}: `header` names {len(source.header)} columns, but the file has {len(names)}")
+    if problems := _missing(wanted, names, str(path), source):
+        raise DataError(problems)
+    return frame.select(wanted).collect()
+
+
+def _missing(wanted: list[str], names: list[str], what: str, source: Source) -> list[Problem]:
+    """A problem per column that is missing, or stands twice."""
+    problems = [
+        Problem(f"{what} has no column {name!r}", hint=nearest(name, names))
+        for name in wanted
+        if name not in names
+    ]
+    if problems and len(names) == 1:
+        other = next((mark for mark in (",", "\t", ";", "|", "::", " ") if mark in names[0]), None)
+        hint = f"the separator may be {other!r}: set `separator:`" if other else "is this the right file?"
+        return [Problem(f"{what} has only one column, {names[0]!r}", hint=hint)]
+    problems += [
+        Problem(f"{what} has several columns {name!r}", hint="give them names of their own")
+        for name in wanted
+        if f"{name}_duplicated_0" in names
+    ]
+    return problems
+
+
+def _some(frame: pl.DataFrame, what: str) -> pl.DataFrame:
+    if not frame.height:
+        raise DataError(f"{what} holds column names but no rows")
+    return frame
+
+
+# ---- frames from Python ----------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class _Pandas(Protocol):
+    """As much of a pandas frame as is needed; pandas itself is not."""
+
+    @property
+    def columns(self) -> Any: ...
+    @property
+    def iloc(self) -> Any: ...
+
+
+def _from_python(frame: Any) -> pl.DataFrame:
+    """A polars frame, whatever kind of frame it was."""
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    if isinstance(frame, _Pandas):
+        names = [str(name) for name in frame.columns]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"the frame has several columns {', '.join(map(repr, twice))}")
+        return pl.DataFrame([_from_pandas(name, frame.iloc[:, n]) for n, name in enumerate(names)])
+    raise DataError(f"expected a polars or pandas frame, got {type(frame).__module__}.{type(frame).__name__}")
+
+
+def _from_pandas(name: str, column: Any) -> pl.Series:
+    """A column of a pandas frame; whatever pandas holds to be missing is null. Numbers and times of numpy are
+    taken as they are, all else value by value (pyarrow, which could do better, need not be there)."""
+    present = column.notna().to_numpy()
+    kind = getattr(column.dtype, "kind", "O")
+    plain = type(column.dtype).__module__.startswith("numpy")
+    try:
+        if plain and kind in "iub":
+            return pl.Series(name, column.to_numpy())
+        if plain and kind in "fM":
+            values = pl.Series(name, column.to_numpy())
+            return pl.select(pl.when(pl.Series(present)).then(values).alias(name)).to_series()
+        objects = [value if there else None for value, there in zip(column.tolist(), present, strict=True)]
+        return pl.Series(name, objects)
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"column {name!r} of the frame holds values of several types: {error}") from error

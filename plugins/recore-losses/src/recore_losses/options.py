@@ -1,0 +1,67 @@
+"""What a recipe may set, and what each loss promises. Free of torch."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from attrs.validators import ge
+
+from recore import Facts, LossClaims, option
+
+
+@frozen
+class Ce:
+    """Cross-entropy over all items:
+
+        total = Σ_n w_n (log Σ_{i not retired} exp s_ni − s_{n, target(n)}),   s_n = W h_n + b
+
+    Computed in blocks of events, the gradient in the same pass as the value: a block of scores stays in the
+    cache, is turned into probabilities in place and multiplied into the gradients of h, W and b before the
+    next block overwrites it. An N × V matrix never exists: beyond inputs and gradients, memory is that of
+    one block. The result does not depend on the block, beyond rounding. Reports `Σ_n w_n` as its weight.
+    Negatives are not used.
+    """
+
+    block: int = option(
+        256,
+        validator=ge(1),
+        help="Events whose scores are computed together. 256 was the fastest measured for 3,416 items, "
+        "64 wide, on two cores (2 MiB of L2 cache); `benchmarks/ce.py` measures it elsewhere.",
+    )
+    limit_mib: int = option(
+        256,
+        validator=ge(1),
+        help="Most memory of a block of scores, in MiB: with many items, fewer than `block` events (but at "
+        "least one) are taken together.",
+    )
+
+    def claims(self) -> LossClaims:
+        """Memory grows with N·d + V·d, never N·V."""
+        return LossClaims(memory="blocks", negatives=False, correction="none")
+
+
+@frozen
+class Bce:
+    """Binary cross-entropy of each target against its K negatives (Kang & McAuley 2018, Self-Attentive
+    Sequential Recommendation, section III-E):
+
+        total = − Σ_n w_n (log σ(s_{n, target(n)}) + Σ_k keep_nk log(1 − σ(s_{n, draw(n, k)})))
+
+    A sum over predictions, reported with the weight `Σ_n w_n`, so that what is minimised is the mean over
+    predictions. The 2018 code divides the positive and the negative terms each by the number of predictions:
+    the same for its K = 1. For K > 1 the negatives of a prediction are summed, not averaged, as in the paper; a
+    draw that is not kept, or whose item is retired, adds nothing. The scores are not corrected by `log_q`,
+    and `log_weight` is not used: what is learned depends on how negatives are drawn, and a draw equal to the
+    target counts as a negative unless the sampler excludes it.
+
+    Value and gradient are formed in one pass, in blocks of events.
+    """
+
+    def claims(self) -> LossClaims:
+        """Memory grows with N·K."""
+        return LossClaims(memory="negatives", negatives=True, correction="none")
+
+    def problems(self, facts: Facts) -> list[str]:
+        """A sampler has to stand before it."""
+        if facts.negatives is False:
+            return ["needs negatives, but no sampler is set (set `sampler:` beside it)"]
+        return []
