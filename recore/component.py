@@ -172,7 +172,8 @@ class Context:
         interactions: the training events (for what is fitted: tokenizers, samplers).
         tokenizer: items to ids and back, where one is set.
         seen: per training history, its distinct item ids in ascending order (for samplers).
-        folder: a folder that the part may use as a cache, or None.
+        folder: what the part saved of itself in an earlier process: a tokenizer is read from there, by its own
+            `from_pretrained`, and not fitted. None: nothing was saved.
         device: torch device name on which modules are placed by the engine after building.
     """
 

@@ -165,5 +165,6 @@ def _hash_lists(column: pl.Series) -> Words:
     inner = _hash_column(column.filter(column.list.len() > 0).explode())
     first = np.concatenate([[0], np.cumsum(lengths)])
     place = np.arange(len(inner), dtype=np.int64) - np.repeat(first[:-1], lengths)
-    total = np.concatenate([[0], np.cumsum(_mix(inner + _mix(place.astype(np.uint64))))]).astype(np.uint64)
+    total = np.zeros(len(inner) + 1, dtype=np.uint64)
+    np.cumsum(_mix(inner + _mix(place.astype(np.uint64))), out=total[1:])
     return _mix(total[first[1:]] - total[first[:-1]] + lengths.astype(np.uint64))

@@ -114,7 +114,7 @@ class Provider:
             raise StrictPluginError(attrs.evolve(problem, message=f"{message} [{STRICT}=1]"))
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Plugins:
     """What is installed. `loaded` is False when nothing was imported, and then there are no components."""
 

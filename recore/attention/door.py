@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from recore.attention.fused import FEW, fused
+from recore.attention.fused import fits, fused
 from recore.attention.plan import plan_of
 from recore.attention.rotate import rotated
 from recore.attention.terms import Buckets, KeyBias, Normalise, PairFunction, PairTable, Rotate, Term
@@ -63,33 +63,19 @@ def attend(
     q, k = rotated(q, turns, rows), rotated(k, turns, None)
     if q.shape[0] == 0:
         return q
-    simple = not others and normalise == "softmax" and dropout == 0
-    if rows is not None:
-        plan = plan_of(view, rows)
-        few = simple and max(group.count for group in plan.groups) <= FEW
-        if not few and plan.distinct and 2 * rows.numel() >= view.events:
-            whole = q.new_zeros(k.shape).index_copy(0, rows, q)
-            return _kernel(simple, whole, k, v, view, others, None, causal, normalise, dropout, scale)[rows]
-        simple = few
-    return _kernel(simple, q, k, v, view, others, rows, causal, normalise, dropout, scale)
+    fuse = not others and normalise == "softmax" and dropout == 0
 
+    def kernel(q: Tensor, rows: Tensor | None) -> Tensor:
+        if fuse and fits(view, rows, causal):
+            return fused(q, k, v, view, rows, causal, scale)
+        return tiled(q, k, v, view, others, rows, causal, normalise, dropout, scale)
 
-def _kernel(
-    simple: bool,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    view: View,
-    terms: Sequence[PairTable | KeyBias | PairFunction],
-    rows: Tensor | None,
-    causal: bool,
-    normalise: Normalise,
-    dropout: float,
-    scale: float,
-) -> Tensor:
-    if simple:
-        return fused(q, k, v, view, rows, causal, scale)
-    return tiled(q, k, v, view, terms, rows, causal, normalise, dropout, scale)
+    if rows is None or (fuse and fits(view, rows, causal)):
+        return kernel(q, rows)
+    if 2 * rows.numel() >= view.events and plan_of(view, rows).distinct:
+        # Rows in any order have no diagonals to save work by: with half of them, all of them cost less.
+        return kernel(q.new_zeros(k.shape).index_copy(0, rows, q), None)[rows]
+    return kernel(q, rows)
 
 
 def _projected(

@@ -1,9 +1,10 @@
 """Softmax attention with nothing added to the logits: torch's fused kernel on rectangles of like length.
 
 Legend: `T` events, `R` rows that ask, `H` heads, `b` sequences, `w` columns, `e` = d/H.
-Nothing of size `w × w` is held where every row asks causally without left padding: the triangle is the
-kernel's own. Elsewhere a boolean mask `(b, 1, r, w)` says what is seen; padding sees itself, since a row that
-sees nothing has a softmax of 0/0 and a gradient that is not finite.
+Nothing of size `w × w` is held: where every row asks causally, the triangle is the kernel's own; otherwise a
+boolean mask `(b, 1, r or 1, w)` says what is seen, for few rows `r` of a sequence. Every row of it sees a key,
+rows of padding too: one that sees nothing has a softmax of 0/0 and a gradient that is not finite.
+Causal attention of all rows on a rectangle padded on the left would need a mask of `w × w` and is done in tiles.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch import Tensor
 from recore.attention.plan import Group, Plan, plan_of
 from recore.ragged import View
 
-# Up to so many rows of a sequence ask through a mask. With more, all rows are computed or tiles are used.
-FEW = 16
+# Up to so many rows of a sequence ask through a mask.
+_FEW = 16
 
 
 class _Take(torch.autograd.Function):
@@ -97,15 +98,15 @@ def _group(group: Group, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: f
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if causal and group.aligned and group.tight:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
-    seen = visible(group, causal)[:, None]
+    seen = group.seen[:, None, None]
+    if causal:
+        column = torch.arange(group.width, device=seen.device)
+        seen = seen & (column <= group.at[:, None, :, None])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(1, 2)
 
 
-def visible(group: Group, causal: bool) -> Tensor:
-    """Which key cells each row cell sees, `(b, r, w)`; a row of left padding sees itself."""
-    seen = group.seen[:, None]
-    if not causal:
-        return seen.expand(-1, group.count, -1)
-    column = torch.arange(group.width, device=seen.device)
-    at = group.at[..., None]
-    return (seen & (column <= at)) | (column == at)
+def fits(view: View, rows: Tensor | None, causal: bool) -> bool:
+    """Whether the fused kernel is fit for these rows."""
+    if rows is None:
+        return not causal or view.layout.padding != "left"
+    return max(group.count for group in plan_of(view, rows).groups) <= _FEW

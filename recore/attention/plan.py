@@ -28,23 +28,27 @@ class Group:
     """Sequences that share one rectangle.
 
     `keys (b, w)`: the store's row in each cell. `seen (b, w)`: True where it is an event. `events (b, w)`: the
-    view's row in each cell; padding repeats the sequence's last event. `place (b, w)`: the event's place in
-    its sequence, negative on left padding.
-    `rows (b, r)`: the row of `q` that asks in each cell, `asks (b, r)`: True where one does, `at (b, r)`: the
-    column of its event among the keys, `row_events (b, r)`: its event. Where every event asks, these are
-    `keys`, `seen`, the columns `(1, w)` and `events`.
-    `aligned`: row cell `i` stands at key column `i`, whatever the sequence. `tight`: all cells before a row's
-    own column are events of its sequence, so that the causal triangle is the whole mask of real rows.
+    view's row in each cell; padding repeats an event of the sequence. `first (b, 1)`: the column of the
+    sequence's first event.
+    `rows (b, r)`: the row of `q` that asks in each cell. `asks (b, r)`: True where one does. `at (b or 1, r)`:
+    the column of its event among the keys. `row_events (b, r)`: its event. `results (b, r)`: the row of the
+    result. Where every event asks these are `keys`, `seen`, the columns themselves, `events` and `events`.
+    `real_keys`, `real_rows`: the cells that hold an event, or a row that asks, counted row by row.
+    `aligned`: row cell `i` stands at key column `i`, whatever the sequence. `tight`: besides, all cells before a
+    row's own are events of its sequence, so that the causal triangle is the whole mask of the real rows.
     """
 
     keys: Tensor
     seen: Tensor
     events: Tensor
+    first: Tensor
     rows: Tensor
     asks: Tensor
     at: Tensor
     row_events: Tensor
-    length: Tensor
+    results: Tensor
+    real_keys: Tensor
+    real_rows: Tensor
     aligned: bool
     tight: bool
 
@@ -131,11 +135,12 @@ def _groups(lengths: Tensor, layout: str) -> list[tuple[Tensor, int]]:
 def _all_rows(view: View) -> Plan:
     groups = []
     for sequences, width in _groups(view.lengths, view.layout.padding):
-        keys, seen, events, _ = _cells(view, sequences, width)
+        keys, seen, events, first = _cells(view, sequences, width)
         at = torch.arange(keys.shape[1], device=keys.device)[None]
-        length = view.lengths[sequences]
-        tight = view.layout.padding != "left"
-        groups.append(Group(keys, seen, events, keys, seen, at, events, length, True, tight))
+        real, tight = _true(seen), view.layout.padding != "left"
+        groups.append(
+            Group(keys, seen, events, first, keys, seen, at, events, events, real, real, True, tight)
+        )
     return _finished(view, groups, None)
 
 
@@ -158,11 +163,17 @@ def _some_rows(view: View, rows: Tensor) -> Plan:
             count = counts[sequences, None]
             column = torch.arange(int(count.max()), device=keys.device)
             own = order[asked[sequences, None] + torch.minimum(column, count - 1)]
-            at, length = place[own] + first, view.lengths[sequences]
+            asks, at = column < count, place[own] + first
+            real = _true(seen), _true(asks)
             groups.append(
-                Group(keys, seen, events, own, column < count, at, rows[own], length, False, False)
+                Group(keys, seen, events, first, own, asks, at, rows[own], own, *real, False, False)
             )
     return _finished(view, groups, rows)
+
+
+def _true(cells: Tensor) -> Tensor:
+    """The places of what is True, counted row by row."""
+    return cells.flatten().nonzero()[:, 0]
 
 
 def _finished(view: View, groups: list[Group], rows: Tensor | None) -> Plan:
@@ -179,13 +190,13 @@ def _finished(view: View, groups: list[Group], rows: Tensor | None) -> Plan:
     keys, seen = end_to_end([g.keys for g in groups]), end_to_end([g.seen for g in groups]).bool()
     asking, asks = end_to_end([g.rows for g in groups]), end_to_end([g.asks for g in groups]).bool()
     if view.layout.padding == "none" and rows is None:
-        key_home = home(keys, seen.nonzero()[:, 0], view.events)
+        key_home = home(keys, _true(seen), view.events)
         return Plan(tuple(groups), asking, keys, key_home, key_home, None)
-    real = seen.nonzero()[:, 0]
+    real = _true(seen)
     if rows is None:
         cells = view.layout.flat(view.offsets)
-        where = home(asking, asks.nonzero()[:, 0], len(view) * view.layout.columns(view.offsets))
+        where = home(asking, _true(asks), len(view) * view.layout.columns(view.offsets))
         return Plan(tuple(groups), asking, keys, where[cells], real, keys[real])
-    row_home = home(asking, asks.nonzero()[:, 0], rows.numel())
+    row_home = home(asking, _true(asks), rows.numel())
     distinct = rows.unique().numel() == rows.numel()
     return Plan(tuple(groups), asking, keys, row_home, real, keys[real], distinct)

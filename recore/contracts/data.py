@@ -109,6 +109,9 @@ class Tokenizer(Protocol):
     Two numberings: *tokens* are rows of the embedder, special rows included; *item ids* are rows of the
     table that scores, `0 … items − 1`, without special rows. A tokenizer with several tokens per item gives
     tokens `(n, k)` and still one item id per item.
+
+    Its factory fits on `context.interactions`, the training events; where `context.folder` is set it gives
+    what was saved there instead.
     """
 
     @property

@@ -32,7 +32,8 @@ class Objective(Protocol):
 
     def query(self, histories: View) -> tuple[View, Tensor]:
         """Inputs, and for each history the row `(B,)` whose state answers for what comes next. Training,
-        evaluation and serving take the query from here; histories are not empty."""
+        evaluation and serving take the query from here; histories are not empty. A row that is added, here or
+        in training, has item and event −1 and copies every other column of the event before it."""
         ...
 
 
@@ -189,8 +190,8 @@ class Training(Protocol):
     def backward(
         self, batches: Sequence[Batch], weights: Mapping[str, Tensor], step: int
     ) -> Mapping[str, tuple[float, float]]:
-        """Forward and backward of `total / weight`, summed over losses; per loss (sum, weight). Raises
-        DivergenceError when a loss is not finite."""
+        """Forward and backward of `total / weight`, summed over the losses that `weights` names; per loss
+        (sum, weight). Raises DivergenceError when a loss is not finite."""
         ...
 
     def stepped(self, batches: Sequence[Batch], step: int) -> None:

@@ -79,6 +79,32 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class ListScorer(Protocol):
+    """What stands in a `Scorer`'s place where not every item can be scored (beam search over semantic ids).
+
+    `complete` is False when lists may lack items that belong there: rank metrics then count what lies beyond
+    the list as a miss, and their names say so.
+    """
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Numbers the items of the lists."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether the lists are those of scoring every item."""
+        ...
+
+    def top_k(
+        self, queries: Queries, k: int, exclude: Sequence[Ids] | None = None, allow: Ids | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Item ids `(B, k)`, best first, −1 where fewer are left, and their scores `(B, k)`. `exclude`: per
+        query, items that are no candidates; `allow`: the only candidates."""
+        ...
+
+
+@runtime_checkable
 class Model(Protocol):
     """Whatever turns a log into a scorer."""
 

@@ -237,11 +237,8 @@ def recipe_of(folder: RunFolder) -> Recipe:
 
 def saved_tokenizer(recipe: Recipe, folder: RunFolder, seed: int, machine: Machine) -> Tokenizer:
     """The run's own tokenizer, from its folder."""
-    nothing = Interactions(pl.DataFrame(schema={"event": pl.Int64, "user": pl.Int64, "item": pl.Int64}))
-    empty: Tokenizer = evolve(first_context(recipe, seed, machine), interactions=nothing).build(
-        _tokenizer_of(recipe)
-    )
-    return type(empty).from_pretrained(folder.path / "tokenizer")
+    context = evolve(first_context(recipe, seed, machine), folder=folder.path / "tokenizer")
+    return context.build(_tokenizer_of(recipe))
 
 
 def _start(path: Path, prepared: Prepared) -> None:

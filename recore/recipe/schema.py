@@ -83,10 +83,7 @@ def _parts() -> dict[str, Any]:
 
 def _reference(kind: str, many: bool) -> dict[str, Any]:
     one = {"$ref": f"#/$defs/{kind}"}
-    choices: list[Any] = [one, {"type": "null"}]
-    if many:
-        choices.insert(1, {"type": "array", "items": one})
-    return {"anyOf": choices}
+    return {"anyOf": [one, {"type": "array", "items": one}]} if many else one
 
 
 def _kind(kind: str, offered: list[Found]) -> dict[str, Any]:
@@ -99,12 +96,12 @@ def _kind(kind: str, offered: list[Found]) -> dict[str, Any]:
     wrapper = _wrapper(kind)
     branches = []
     for found in offered:
-        chosen: dict[str, Any] = {"properties": {"use": {"enum": names[found.name]}}, "required": ["use"]}
-        if found.name == ASSEMBLED:
-            chosen = {"properties": {"use": {"enum": names[found.name]}}}
+        chosen: dict[str, Any] = {"type": "object", "properties": {"use": {"enum": names[found.name]}}}
+        if found.name != ASSEMBLED:
+            chosen["required"] = ["use"]
         branches.append({"if": chosen, "then": _component(found, wrapper)})
     return {
-        "type": "object",
+        "type": ["object", "null"],
         "properties": {"use": {"enum": [name for some in names.values() for name in some]}, **wrapper},
         "allOf": branches,
     }

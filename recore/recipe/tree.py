@@ -61,7 +61,10 @@ def a(kind: str) -> str:
 def is_frame(value: object) -> bool:
     """Whether this is a polars or pandas data frame; imports neither."""
     kind = type(value)
-    return kind.__module__.split(".")[0] in ("polars", "pandas") and kind.__name__ in ("DataFrame", "LazyFrame")
+    return kind.__module__.split(".")[0] in ("polars", "pandas") and kind.__name__ in (
+        "DataFrame",
+        "LazyFrame",
+    )
 
 
 def node_of(value: object, where: str, folder: Path, problems: list[Problem], path: str = "") -> Node:

@@ -5,6 +5,7 @@ Legend: `T` events, `B` sequences, `V` items, `d` width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -36,11 +37,17 @@ OVERLAYS = (  # what the rest of a recipe may say, tried in this order until not
 )
 
 
+Builder = Callable[[Part[Any], Context], Any]
+
+
 def build_part(part: Part[Any], context: Context) -> Any:
     """Import a part's factory and call it. Raises ValueError for a factory that is not importable."""
     module, _, name = part.component.factory.partition(":")
     if module == "this":
-        raise ValueError(f"{part.name}: `this` stands for a loose file; load it through recore first")
+        raise ValueError(
+            f"{part.name} is of a loose file, where `this` is the file: give the builder of the plugins that were "
+            "discovered, `run_checks(part, builder=make_builder(discover(loose=[file])))`"
+        )
     factory = getattr(import_module(module), name)
     return factory(part.options, context)
 
@@ -56,6 +63,7 @@ class Case:
         profile: how hard the checks try.
         seed: of everything random.
         columns: columns of a batch that the part reads.
+        builder: imports a part's factory and calls it; for loose files, `recore.recipe.build.make_builder`.
     """
 
     facts: Facts
@@ -65,6 +73,7 @@ class Case:
     profile: Profile = field(factory=lambda: PROFILES["quick"])
     seed: int = 0
     columns: frozenset[str] = frozenset({"time"})
+    builder: Builder = build_part
 
     @property
     def items(self) -> int:
@@ -82,7 +91,7 @@ class Case:
             seed=self.seed,
             path="kit",
             facts=self.facts,
-            builder=build_part,
+            builder=self.builder,
             interactions=self.interactions,
             tokenizer=self.tokenizer,
             seen=self.seen,
@@ -93,7 +102,7 @@ class Case:
         """A fresh object. Modules are built with the seed's own random numbers; torch's stay as they are."""
         with torch.random.fork_rng():
             torch.manual_seed(derive(self.seed, "kit", "build"))
-            return build_part(part, self.context(**changes))
+            return self.builder(part, self.context(**changes))
 
     def module(self, part: Part[Any], dtype: torch.dtype = torch.float64) -> Any:
         """A fresh object in evaluation mode; a module gets `dtype`, and every parameter some noise, so that
@@ -157,13 +166,15 @@ def make_case(profile: Profile | str = "quick", seed: int = 0, **facts: Any) -> 
     )
 
 
-def case_for(part: Part[Any], profile: Profile | str = "quick", seed: int = 0) -> Case:
+def case_for(
+    part: Part[Any], profile: Profile | str = "quick", seed: int = 0, builder: Builder | None = None
+) -> Case:
     """A context that suits a part: its own facts and columns are heard, and where the part says that
     something stands against it, other neighbours are tried.
 
     Raises ValueError, with the part's own words, when nothing suits.
     """
-    case = make_case(profile, seed)
+    case = evolve(make_case(profile, seed), builder=builder or build_part)
     columns = case.columns | part.columns()
     known = evolve(case.facts, columns=(case.facts.columns or frozenset()) | columns)
     first: list[str] = []

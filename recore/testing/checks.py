@@ -21,7 +21,7 @@ from recore.component import Component, Part
 from recore.kinds import KINDS
 
 if TYPE_CHECKING:
-    from recore.testing.cases import Case
+    from recore.testing.cases import Builder, Case
 
 E = TypeVar("E")
 Status = Literal["pass", "fail", "not claimed"]
@@ -152,7 +152,10 @@ class CheckResult:
 
 
 def run_checks(
-    part: Part[Any], case: Case | None = None, profile: str | Profile = "quick"
+    part: Part[Any],
+    case: Case | None = None,
+    profile: str | Profile = "quick",
+    builder: Builder | None = None,
 ) -> list[CheckResult]:
     """Run every check of the part's kind.
 
@@ -160,13 +163,14 @@ def run_checks(
         part: a component with its options; `part_of` makes one from a component.
         case: the synthetic context; made for the part where None. Its own profile gives way to `profile`.
         profile: `quick`, `default`, `thorough`, or one of your own.
+        builder: how parts are built, where they are not simply imported (`make_builder`, for loose files).
 
     Raises ValueError for a kind without checks, and for a part that no case of the kit suits.
     """
     from recore.testing.cases import case_for
 
     chosen = PROFILES[profile] if isinstance(profile, str) else profile
-    case = case_for(part, chosen) if case is None else evolve(case, profile=chosen)
+    case = case_for(part, chosen, builder=builder) if case is None else evolve(case, profile=chosen)
     checks = load_checks().get(part.kind)
     if not checks:
         raise ValueError(f"{part.name}: there are no checks of kind {part.kind!r}; there are {counts()}")

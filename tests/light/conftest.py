@@ -59,7 +59,7 @@ class Site:
             [sys.executable, *command],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.folder), **(env or {})},
@@ -83,7 +83,7 @@ def here(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     before = set(sys.modules)
     yield site
     for name in set(sys.modules) - before:
-        if str(site.folder) in str(getattr(sys.modules[name], "__file__", "")):
+        if str(site.folder.parent) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
     importlib.invalidate_caches()
 

@@ -15,6 +15,7 @@ from recore.cli import main as cli
 from recore.cli.check import summary
 from recore.cli.common import table
 from recore.cli.show import part as show_part
+from recore.errors import RecoreError
 from recore.kinds import KINDS
 from recore.plugins import Plugins
 from recore.recipe import from_tree, load_cells, shipped
@@ -392,7 +393,12 @@ def recore_commands(subcommands):
 def test_a_reader_that_leaves_is_no_error(tiny_site: Any) -> None:
     command = f"{sys.executable} -m recore.cli.main schema | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, cwd=tiny_site.folder, timeout=60, check=False
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        cwd=tiny_site.folder,
+        timeout=120,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -400,3 +406,52 @@ def test_a_reader_that_leaves_is_no_error(tiny_site: Any) -> None:
 def test_tables_cut_nothing_off_and_know_wide_signs() -> None:
     assert table([("a", "bb"), ("東京", "c")], ("x", "y")) == "x     y\n────  ──\na     bb\n東京  c"
     assert table([], ()) == ""
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_commands_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(RECIPE, encoding="utf-8")
+    Path("y.yaml").write_text(RECIPE + "sedes: 3\n", encoding="utf-8")
+    expected = [
+        (["check", "x.yaml"], 0, "x.yaml: ok"),
+        (["check", "x.yaml", "y.yaml"], 2, "x.yaml: ok"),
+        (["check", "x.yaml", "--set", "data.rows='5'"], 2, ""),
+        (["plugins"], 0, "tiny-parts"),
+        (["plugins", "--no-load"], 0, "    entry point tiny: tiny_parts"),
+        (["plugins", "--json"], 0, '"name": "tiny-parts"'),
+        (["show"], 0, "dataset "),
+        (["show", "dataset"], 0, "The tiny toy."),
+        (["show", "dataset", "tiny-parts:toy"], 0, "Nobody 2024"),
+        (["show", "dataset", "tiny-parts:toi"], 2, ""),
+        (["schema"], 0, "tiny-parts:toy"),
+        (["recipes", "list"], 0, "recipe "),
+    ]
+    for arguments, status, piece in expected:
+        assert cli.main(arguments) == status, arguments
+        told = capsys.readouterr()
+        assert piece in told.out
+        assert bool(told.err) == (status == 2)
+
+
+def test_interrupted_and_broken_runs_end_with_their_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raising(error: BaseException) -> Any:
+        def run(arguments: list[str]) -> int:
+            raise error
+
+        return run
+
+    monkeypatch.setattr(cli, "_main", raising(KeyboardInterrupt()))
+    assert cli.main([]) == 130
+    error = RecoreError("oh")
+    error.add_note("while building")
+    monkeypatch.setattr(cli, "_main", raising(error))
+    assert cli.main([]) == 1
+    assert capsys.readouterr().err == "interrupted\noh\nwhile building\n"
+    monkeypatch.setattr(cli, "_main", raising(ZeroDivisionError("a bug keeps its traceback")))
+    with pytest.raises(ZeroDivisionError):
+        cli.main([])

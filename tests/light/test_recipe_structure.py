@@ -25,7 +25,9 @@ WORDS = st.text(string.ascii_letters + string.digits + " .-_:#'\"[]{}~&*!", max_
 INTS = st.integers(-(10**12), 10**12)
 FLOATS = st.floats(allow_nan=False)
 POSITIVE = st.integers(1, 10**6)
-PATHS = st.text(string.ascii_letters + "./", min_size=1, max_size=8).map(lambda text: f"/{text}x")
+PATHS = st.lists(st.text(string.ascii_letters, min_size=1, max_size=3), min_size=1, max_size=3).map(
+    lambda pieces: "/" + "/".join(pieces)
+)
 BOUNDS = st.fixed_dictionaries({}, optional={"low": INTS, "high": POSITIVE})
 TOYS = st.fixed_dictionaries(
     {},

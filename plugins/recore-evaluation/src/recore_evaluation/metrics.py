@@ -19,16 +19,18 @@ def _one(rank: Ids) -> Values:
 
 
 def _discount(rank: Ids) -> Values:
-    return np.reciprocal(np.log2(1.0 + rank), dtype=np.float64)
+    discounted: Values = 1.0 / np.log2(1.0 + rank)
+    return discounted
 
 
 def _reciprocal(rank: Ids) -> Values:
-    return np.reciprocal(rank, dtype=np.float64)
+    reciprocal: Values = 1.0 / rank
+    return reciprocal
 
 
 GAINS: dict[str, tuple[Callable[[Ids], Values], str]] = {
     "hr": (_one, "[r ≤ min({k}, V)]"),
-    "recall": (_one, "[r ≤ min({k}, V)] / 1, one relevant item a row"),
+    "recall": (_one, "[r ≤ min({k}, V)], one relevant item a row"),
     "ndcg": (_discount, "[r ≤ min({k}, V)] / log2(1 + r), one relevant item a row"),
     "mrr": (_reciprocal, "[r ≤ min({k}, V)] / r"),
 }

@@ -45,17 +45,15 @@ class Own:
         """How many own items each of these histories has."""
         return self.offsets[history + 1] - self.offsets[history]
 
-    def before(self, history: Tensor, rank: Tensor) -> Tensor:
-        """How many own ranks are less than `rank`; broadcasts."""
-        return torch.searchsorted(self.keys, history * self.count + rank) - self.offsets[history]
-
-    def holds(self, history: Tensor, rank: Tensor) -> Tensor:
-        """Whether `rank` is the history's own; broadcasts. A rank of −1 is nobody's."""
+    def find(self, history: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+        """How many own ranks are less than `rank`, and whether it is an own rank itself; broadcasts. A rank of
+        −1 is nobody's."""
         wanted = history * self.count + rank
-        found = torch.searchsorted(self.keys, wanted).clamp(max=max(len(self.keys) - 1, 0))
+        found = torch.searchsorted(self.keys, wanted)
         if not len(self.keys):
-            return torch.zeros_like(wanted, dtype=torch.bool)
-        return (self.keys[found] == wanted) & (rank >= 0)
+            return found, torch.zeros_like(wanted, dtype=torch.bool)
+        holds = (self.keys[found.clamp(max=len(self.keys) - 1)] == wanted) & (rank >= 0)
+        return found - self.offsets[history], holds
 
     def skip(self, history: Tensor, place: Tensor) -> Tensor:
         """The rank of the `place`-th rank that is not the history's own; broadcasts.

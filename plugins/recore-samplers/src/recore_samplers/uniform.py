@@ -25,11 +25,12 @@ from recore_samplers.own import Own
 @frozen(eq=False)
 class _Rows:
     """The predictions of a batch: `history (N,)` whose items are own, `rank (N,)` of the target (−1: it cannot
-    be drawn), `extra (N,)` whether the target is to be excluded besides the history, `room (N,)` how many
-    items are left to draw."""
+    be drawn), `free (N,)` its number among the ranks that the history leaves free, `extra (N,)` whether it is
+    to be excluded besides the history, `room (N,)` how many items are left to draw."""
 
     history: Tensor
     rank: Tensor
+    free: Tensor
     extra: Tensor
     room: Tensor
 
@@ -114,10 +115,12 @@ class UniformSampler:
         rank = self._ranks[targets.id.cpu()]
         history = self._histories(batch)[batch.views[targets.view].sequence[targets.where].cpu()]
         exclude = self.options.exclude
-        extra = torch.zeros_like(rank, dtype=torch.bool)
-        if exclude != "none":
-            extra = (rank >= 0) & ~self._own.holds(history, rank)
-        return _Rows(history, rank, extra, self.count - self._own.sizes(history) - extra.long())
+        if exclude == "none":
+            return _Rows(history, rank, rank, torch.zeros_like(rank) > 0, torch.full_like(rank, self.count))
+        before, held = self._own.find(history, rank)
+        extra = (rank >= 0) & ~held
+        room = self.count - self._own.sizes(history) - extra.long()
+        return _Rows(history, rank, rank - before, extra, room)
 
     def _histories(self, batch: Batch) -> Tensor:
         """For each sequence `(B,)` the history whose items are its own; `none` where there is none."""
@@ -136,9 +139,8 @@ class UniformSampler:
         """Ranks `(N, K)` of the `place`-th items that are not excluded."""
         if self.options.exclude == "none":
             return place
-        # Among the ranks that the history leaves free, the target's is number `free`: it is skipped first.
-        free = rows.rank - self._own.before(rows.history, rows.rank)
-        place = place + (rows.extra[:, None] & (place >= free[:, None]))
+        # A target that is not the history's own is skipped first, then the history's own.
+        place = place + (rows.extra[:, None] & (place >= rows.free[:, None]))
         return self._own.skip(rows.history[:, None], place) if len(self._own.keys) else place
 
     def _excluded(self, batch: Batch, rows: _Rows, rank: Tensor) -> Tensor:
@@ -149,10 +151,10 @@ class UniformSampler:
         if not len(self._own.keys):
             return target
         if rank.dim() == 2:
-            return target | self._own.holds(rows.history[:, None], rank)
+            return target | self._own.find(rows.history[:, None], rank)[1]
         # Shared items are looked up once a sequence, not once a prediction.
         targets = _targets(batch)
-        own = self._own.holds(self._histories(batch)[:, None], rank)
+        own = self._own.find(self._histories(batch)[:, None], rank)[1]
         return target | own[batch.views[targets.view].sequence[targets.where].cpu()]
 
     def _log_share(self, rows: _Rows) -> Tensor:

@@ -77,6 +77,9 @@ def load(folder: Path) -> ItemTokenizer:
             and by_token[: len(specials)] == [word for _, _, word in specials]
             and len(items) == config["items"]
             and made.unknown in ("keep", "drop")
+            and made.retired.tolist() == config["retired"]
+            and {int(number) for number in config["superseded"]} <= set(config["retired"])
+            and set(config["retired"]) <= set(range(len(items)))
             and by_token == made.vocabulary()
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, pl.exceptions.PolarsError) as error:

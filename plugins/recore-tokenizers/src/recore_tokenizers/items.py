@@ -27,7 +27,9 @@ Asked = pl.Series | npt.NDArray[np.generic] | Sequence[int] | Sequence[str]
 
 
 def build(options: Items, context: Context) -> ItemTokenizer:
-    """Fit on the training events of the context."""
+    """Read from the context's folder, or else fitted on its training events."""
+    if context.folder is not None:
+        return ItemTokenizer.from_pretrained(context.folder)
     if context.interactions is None:
         raise DataError("tokenizer 'items' is fitted on training events, but this context has none")
     return ItemTokenizer.fit(context.interactions.events["item"], unknown=options.unknown, mask=options.mask)

@@ -42,9 +42,7 @@ def times(options: WorldOptions, users: Ints, counts: Ints) -> Ints:
     since -= np.repeat(since[first], counts)
     total = since[stop - 1]
     horizon = options.days * DAY
-    begin = below(
-        fold(key(options.seed, options.replica, "begin"), users), np.maximum(horizon - total, 1)
-    )
+    begin = below(fold(key(options.seed, options.replica, "begin"), users), np.maximum(horizon - total, 1))
     # Who would outlast the world is squeezed into it, at least a second from event to event.
     long = np.repeat(total >= horizon, counts)
     room, whole = np.repeat(horizon - counts, counts), np.repeat(np.maximum(total, 1), counts)

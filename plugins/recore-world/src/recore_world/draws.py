@@ -26,7 +26,9 @@ _PHI = np.uint64(0x9E3779B97F4A7C15)
 def key(seed: int, *purpose: str | int) -> Bits:
     """The beginning `(1,)` of all numbers for a seed and a purpose; unrelated for unlike purposes."""
     text = "\x1f".join(f"{type(piece).__name__}:{piece}" for piece in ("recore-world", seed, *purpose))
-    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=8).digest(), dtype="<u8").astype(np.uint64)
+    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=8).digest(), dtype="<u8").astype(
+        np.uint64
+    )
 
 
 def fold(bits: Bits, counter: npt.ArrayLike) -> Bits:

@@ -92,7 +92,9 @@ class WorldOptions:
     popular: float = option(0.2, help="Share of draws by popularity.", validator=_SHARE)
     personal: float = option(0.35, help="Share of draws from topics met lately.", validator=_SHARE)
     sequels: float = option(0.35, help="Share of sequels of items met lately.", validator=_SHARE)
-    window: int = option(3, help="How many last items `personal` and `sequels` look at.", validator=_Between(1))
+    window: int = option(
+        3, help="How many last items `personal` and `sequels` look at.", validator=_Between(1)
+    )
     appeal: float = option(0.3, help="How strongly popularity draws users.", validator=_WEIGHT)
     recency: float = option(
         1.0, help="How strongly the past enters the choice; 0: not at all.", validator=_WEIGHT
@@ -109,9 +111,7 @@ class WorldOptions:
         0.1, help="Push of a topic for each of the last `memory` events in it.", validator=_WEIGHT
     )
     succession: float = option(3.0, help="Pull of the sequel of an item just met.", validator=_WEIGHT)
-    boredom: float = option(
-        4.0, help="Push of an item just met (matters with `repeats`).", validator=_WEIGHT
-    )
+    boredom: float = option(4.0, help="Push of an item just met (matters with `repeats`).", validator=_WEIGHT)
     repeats: bool = option(False, help="Whether a user may choose an item again.")
     propensities: bool = option(True, help="Whether the log tells them; false withholds the column.")
     seed: int = option(0, help="The world's own seed: a run's seed leaves the data as it is.")

@@ -39,7 +39,9 @@ class Step:
         return chosen
 
 
-def walk(exposure: Exposure, choice: Choice, users: Ints, counts: Ints, steps: int | None = None) -> Iterator[Step]:
+def walk(
+    exposure: Exposure, choice: Choice, users: Ints, counts: Ints, steps: int | None = None
+) -> Iterator[Step]:
     """The steps of `users (n,)`, who have `counts (n,)` events (all, or the first `steps`)."""
     options = exposure.options
     if not len(users):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def named(letter: str, numbers: Ints) -> pl.Series:
-    """"u17" for user 17."""
+    """ "u17" for user 17."""
     return pl.select(pl.format(letter + "{}", pl.Series(numbers))).to_series()
 
 

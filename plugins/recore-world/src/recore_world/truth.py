@@ -115,7 +115,7 @@ def _check(offer: Offer, states: int, items: int, policy: Policy) -> None:
             f"policy {who}: expected items and probabilities of one shape ({states}, s), "
             f"got {offer.items.shape} and {offer.probabilities.shape}"
         )
-    if offer.items.size and not (0 <= offer.items.min() and offer.items.max() < items):
+    if offer.items.size and not (offer.items.min() >= 0 and offer.items.max() < items):
         problems.append(Problem(f"policy {who}: expected items from 0 to {items - 1}, got others"))
     if not (offer.probabilities >= 0).all() or (offer.probabilities.sum(1) > 1 + 1e-9).any():
         problems.append(Problem(f"policy {who}: expected probabilities ≥ 0 that sum to at most 1 per state"))

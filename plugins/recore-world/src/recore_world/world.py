@@ -138,6 +138,6 @@ class World:
         if users is None:
             return np.arange(self.options.users)
         chosen = np.asarray(users, dtype=np.int64)
-        if len(chosen) and not (0 <= chosen.min() and chosen.max() < self.options.users):
+        if len(chosen) and not (chosen.min() >= 0 and chosen.max() < self.options.users):
             raise DataError(f"users: expected numbers from 0 to {self.options.users - 1}, got others")
         return chosen

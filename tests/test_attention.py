@@ -1,0 +1,395 @@
+"""Attention equals the formula, written as a loop over rows in float64: values and gradients, for every term
+and combination, whatever the layout.
+
+The size of tiles is drawn too: with tiles of three rows and a few logits, short histories cross every border.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from recore.attention import (
+    Buckets,
+    KeyBias,
+    PairFunction,
+    PairTable,
+    Rotate,
+    Silu,
+    Term,
+    attend,
+    fused,
+    parts,
+    tiles,
+)
+from recore.ragged import Layout, View, count_rectangles, offsets_of
+
+TERMS = (
+    "rotate",
+    "logit-distance",
+    "logit-bucket",
+    "key-distance",
+    "key-bucket",
+    "value-distance",
+    "value-bucket",
+    "key-project",
+    "value-project",
+    "key-bias",
+    "pair-function",
+)
+
+
+@attrs.frozen
+class Case:
+    """One call of `attend`, as drawn."""
+
+    lengths: tuple[int, ...]
+    heads: int = 2
+    size: int = 4
+    terms: tuple[str, ...] = ()
+    rows: str = "all"
+    causal: bool = True
+    normalise: Any = "softmax"
+    low: int = 0
+    buckets: int = 3
+    tile_rows: int = 64
+    tile_logits: int = 2**20
+    scale: float | None = None
+    seed: int = 0
+
+
+@contextmanager
+def tile_size(case: Case) -> Iterator[None]:
+    """Tiles as small as the case asks for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "TILE_ROWS", case.tile_rows)
+        patch.setattr(tiles, "TILE_ROWS", case.tile_rows)
+        patch.setattr(tiles, "_LOGITS", case.tile_logits)
+        yield
+
+
+def gap_bucket(row: Tensor, key: Tensor) -> Tensor:
+    """Five buckets of |time of the row − time of the key|."""
+    return ((row - key).abs().float() + 1).log2().long().clamp(max=4)
+
+
+def ripple(rows: Tensor, keys: Tensor, strength: Tensor, phase: Tensor) -> Tensor:
+    """strength_h · cos(phase_row − 2 phase_key)"""
+    gap = phase[rows][:, None, :, None] - 2 * phase[keys][:, None, None, :]
+    return strength[:, None, None] * gap.cos()
+
+
+class Problem:
+    """The tensors of a case, and both ways to solve it."""
+
+    def __init__(self, case: Case, dtype: torch.dtype = torch.float64) -> None:
+        self.case = case
+        draw = torch.Generator().manual_seed(case.seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
+
+        lengths = torch.tensor(case.lengths)
+        self.offsets = offsets_of(lengths)
+        events, heads, size = int(self.offsets[-1]), case.heads, case.size
+        some = torch.randperm(events, generator=draw)
+        self.rows = {
+            "all": None,
+            "last": (self.offsets[1:] - 1)[lengths > 0],
+            "few": some[: max(1, events // 4)],
+            "most": some[: max(1, events - 2)],
+            "every": torch.arange(events),
+            "twice": torch.cat([some, some[:2]]),
+            "nobody": some[:0],
+        }[case.rows]
+        asked = events if self.rows is None else self.rows.numel()
+        self.q, self.k, self.v = (normal(n, heads, size) for n in (asked, events, events))
+        self.time = torch.randint(0, 40, (events,), generator=draw).sort().values
+        self.target_time = self.time + torch.randint(0, 9, (events,), generator=draw)
+        self.angle = normal(events, size // 2)
+        self.tables = {name: normal(case.buckets, heads) for name in ("logit-distance",)}
+        self.tables["logit-bucket"] = normal(5, heads)
+        for into in ("key", "value"):
+            self.tables[f"{into}-distance"] = normal(case.buckets, heads, size)
+            self.tables[f"{into}-bucket"] = normal(5, heads, size)
+            self.tables[f"{into}-project"] = normal(case.buckets, heads * size)
+        self.bias = normal(events, heads)
+        self.strength, self.phase = normal(heads), normal(events)
+        self.key_matrix, self.value_matrix = (normal(heads * size, heads * size) for _ in range(2))
+        self.given = normal(asked, heads, size).detach()
+
+    @property
+    def scale(self) -> float:
+        return 1 / math.sqrt(self.case.size) if self.case.scale is None else self.case.scale
+
+    def leaves(self) -> list[Tensor]:
+        """All that may get a gradient."""
+        return [
+            *(self.q, self.k, self.v, self.angle, *self.tables.values(), self.bias),
+            *(self.strength, self.phase, self.key_matrix, self.value_matrix),
+        ]
+
+    def term(self, name: str) -> Term:
+        index = Buckets(gap_bucket, self.target_time, self.time)
+        low = self.case.low
+        high = low + self.case.buckets - 1
+        match name.split("-"):
+            case ["rotate"]:
+                return Rotate(self.angle.cos(), self.angle.sin())
+            case ["key", "bias"]:
+                return KeyBias(self.bias)
+            case ["pair", "function"]:
+                return PairFunction(ripple, (self.strength, self.phase))
+            case [into, "bucket"]:
+                return PairTable(into, self.tables[name], index)
+            case [into, form]:
+                return PairTable(into, self.tables[name], low=low, high=high, project=form == "project")
+        raise AssertionError(name)
+
+    def attend(self, layout: Layout | None = None) -> Tensor:
+        events = int(self.offsets[-1])
+        view = View({"token": torch.arange(events)}, self.offsets, layout or Layout())
+        case = self.case
+        return attend(
+            self.q,
+            self.k,
+            self.v,
+            view,
+            tuple(self.term(name) for name in case.terms),
+            rows=self.rows,
+            causal=case.causal,
+            normalise=case.normalise,
+            key_map=lambda table: table @ self.key_matrix,
+            value_map=lambda table: table @ self.value_matrix,
+            scale=case.scale,
+        )
+
+    def loop(self) -> Tensor:
+        """The formula, row by row."""
+        rows = range(int(self.offsets[-1])) if self.rows is None else self.rows.tolist()
+        results = [self._row(n, row) for n, row in enumerate(rows)]
+        return torch.stack(results) if results else self.q
+
+    def _turn(self, x: Tensor, event: int) -> Tensor:
+        if "rotate" not in self.case.terms:
+            return x
+        cos, sin = self.angle[event].cos(), self.angle[event].sin()
+        even, odd = x[..., 0::2], x[..., 1::2]
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+
+    def _row(self, n: int, row: int) -> Tensor:
+        case = self.case
+        sequence = int((self.offsets[1:] <= row).sum())
+        start, stop = int(self.offsets[sequence]), int(self.offsets[sequence + 1])
+        seen = range(start, row + 1 if case.causal else stop)
+        distance = [min(max(row - key - case.low, 0), case.buckets - 1) for key in seen]
+        bucket = [int(gap_bucket(self.target_time[row], self.time[key])) for key in seen]
+        keys = torch.stack([self._turn(self.k[key], key) for key in seen])
+        values = self.v[start : start + len(seen)]
+        logits = torch.zeros(len(seen), case.heads, dtype=self.q.dtype)
+        for name in case.terms:
+            into, _, form = name.partition("-")
+            if name == "key-bias":
+                logits = logits + self.bias[start : start + len(seen)]
+            elif name == "pair-function":
+                phase = torch.stack([self.phase[row] - 2 * self.phase[key] for key in seen])
+                logits = logits + self.strength * phase.cos()[:, None]
+            elif name != "rotate":
+                table = self.tables[name]
+                if form == "project":
+                    matrix = self.key_matrix if into == "key" else self.value_matrix
+                    table = (table @ matrix).unflatten(-1, (case.heads, case.size))
+                read = table[bucket if form == "bucket" else distance]
+                logits = logits + read if into == "logit" else logits
+                keys = keys + read if into == "key" else keys
+                values = values + read if into == "value" else values
+        asking = self._turn(self.q[n], row)
+        logits = logits + self.scale * (asking * keys).sum(-1)
+        if isinstance(case.normalise, Silu):
+            by_visible = case.normalise.divide == "visible"
+            divisor = len(seen) if by_visible else case.normalise.constant
+            weights = logits / (1 + (-logits).exp()) / divisor
+        else:
+            weights = logits.softmax(0)
+        return (weights[..., None] * values).sum(0)
+
+    def solve(self, how: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Result, and gradients of all leaves (zero where there is none)."""
+        out = how()
+        grads = torch.autograd.grad(
+            out, self.leaves(), self.given, allow_unused=True, materialize_grads=True
+        )
+        return out.detach(), list(grads)
+
+
+def largest(tensors: list[Tensor]) -> float:
+    return max((float(t.abs().max()) for t in tensors if t.numel()), default=0.0)
+
+
+def assert_same(
+    got: tuple[Tensor, list[Tensor]], want: tuple[Tensor, list[Tensor]], bound: float
+) -> None:
+    """Values, and gradients, within `bound` of the largest of their kind."""
+    for ours, theirs in (([got[0]], [want[0]]), (got[1], want[1])):
+        gap = largest([a.double() - b.double() for a, b in zip(ours, theirs, strict=True)])
+        assert gap <= bound * max(largest(theirs), 1e-30), f"apart by {gap}, of {largest(theirs)}"
+        assert all(t.isfinite().all() for t in ours)
+
+
+@st.composite
+def cases(draw: st.DrawFn, terms: st.SearchStrategy[list[str]]) -> Case:
+    low = draw(st.sampled_from([0, 0, -2, 1, 3, -9]))
+    return Case(
+        lengths=tuple(draw(st.lists(st.sampled_from([1, 2, 3, 5, 8, 13]), min_size=1, max_size=5))),
+        heads=draw(st.sampled_from([1, 2, 3])),
+        size=draw(st.sampled_from([2, 4])),
+        terms=tuple(draw(terms)),
+        rows=draw(st.sampled_from(["all", "all", "all", "last", "few", "most", "every", "twice"])),
+        causal=draw(st.booleans()),
+        normalise=draw(st.sampled_from(["softmax", "softmax", Silu(), Silu("constant", 3.0)])),
+        low=low,
+        buckets=draw(st.sampled_from([1, 2, 3, 6, 20])),
+        tile_rows=draw(st.sampled_from([1, 3, 64])),
+        tile_logits=draw(st.sampled_from([1, 60, 2**20])),
+        scale=draw(st.sampled_from([None, 0.3])),
+        seed=draw(st.integers(0, 99)),
+    )
+
+
+any_terms = st.lists(st.sampled_from(TERMS), max_size=4, unique=True)
+
+
+@settings(deadline=None, max_examples=150)
+@given(cases(any_terms))
+@example(Case((1,), terms=TERMS))
+@example(Case((70, 1, 131), heads=1, terms=TERMS))
+@example(Case((70, 1, 131), terms=TERMS, causal=False, buckets=90, low=-40))
+@example(Case((3, 0, 2), terms=("logit-distance",)))
+def test_equals_the_loop(case: Case) -> None:
+    problem = Problem(case)
+    with tile_size(case):
+        got = problem.solve(problem.attend)
+    assert_same(got, problem.solve(problem.loop), 1e-9)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("rows", ["all", "few"])
+@pytest.mark.parametrize("term", TERMS)
+def test_each_term_alone_equals_the_loop(term: str, rows: str, causal: bool) -> None:
+    case = Case((9, 1, 4, 8, 8), terms=(term,), rows=rows, causal=causal, tile_rows=4, low=-1)
+    problem = Problem(case)
+    with tile_size(case):
+        got = problem.solve(problem.attend)
+    assert_same(got, problem.solve(problem.loop), 1e-9)
+
+
+@pytest.mark.parametrize("rows", ["all", "last", "few", "most", "every", "twice", "nobody"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_nothing_added_equals_the_loop(rows: str, causal: bool) -> None:
+    for lengths in ((1,), (9, 1, 4, 8, 8, 70), (3, 0, 40)):
+        problem = Problem(Case(lengths, rows=rows, causal=causal))
+        assert_same(problem.solve(problem.attend), problem.solve(problem.loop), 1e-9)
+
+
+@settings(deadline=None, max_examples=80)
+@given(cases(any_terms), st.sampled_from(["left", "right"]), st.integers(0, 64))
+@example(Case((5, 1, 8)), "left", 3)
+@example(Case((5, 0, 8), causal=False), "left", 3)
+@example(Case((5, 0, 8), terms=TERMS), "left", 64)
+@example(Case((5, 1, 8), terms=TERMS, normalise=Silu()), "left", 2)
+def test_padding_changes_nothing(case: Case, side: Any, extra: int) -> None:
+    problem = Problem(case)
+    layout = Layout(side, max(case.lengths) + extra, math.nan)
+    with tile_size(case):
+        with count_rectangles() as made:
+            got = problem.solve(lambda: problem.attend(layout))
+        want = problem.solve(problem.attend)
+    assert made[0] >= 2, "no rectangle was made, so padding was not put to the test"
+    assert_same(got, want, 1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases(any_terms))
+def test_float32_is_near_float64(case: Case) -> None:
+    exact, rough = Problem(case), Problem(case, torch.float32)
+    with tile_size(case):
+        assert_same(rough.solve(rough.attend), exact.solve(exact.attend), 1e-4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases(any_terms), st.data())
+def test_a_later_key_changes_nothing_earlier(case: Case, data: st.DataObject) -> None:
+    case = attrs.evolve(case, causal=True, rows="all")
+    problem = Problem(case)
+    sequence = data.draw(st.integers(0, len(case.lengths) - 1))
+    cut = data.draw(st.integers(0, case.lengths[sequence] - 1)) + int(problem.offsets[sequence])
+    with tile_size(case):
+        before = problem.attend()
+        for x in (problem.q, problem.k, problem.v, problem.bias, problem.angle):
+            x.data[cut] += 1.0
+        after = problem.attend()
+    moved = (after - before).abs().amax((1, 2)) > 1e-12
+    reached = torch.arange(len(moved))
+    reached = (reached >= cut) & (reached < problem.offsets[sequence + 1])
+    assert not (moved & ~reached).any(), f"rows {(moved & ~reached).nonzero().tolist()} saw event {cut}"
+    assert moved[cut]
+
+
+@settings(deadline=None, max_examples=30)
+@given(cases(any_terms), st.randoms(use_true_random=False))
+def test_neighbours_change_nothing(case: Case, random: Any) -> None:
+    """Sequences in another order, and one at a time."""
+    case = attrs.evolve(case, rows="all")
+    problem = Problem(case)
+    order = list(range(len(case.lengths)))
+    random.shuffle(order)
+    pieces = [torch.arange(int(problem.offsets[b]), int(problem.offsets[b + 1])) for b in order]
+    with tile_size(case):
+        whole = problem.attend()
+        for chosen in ([torch.cat(pieces)], pieces):
+            for rows in chosen:
+                if not rows.numel():
+                    continue
+                taken = Problem(case)
+                for name in ("q", "k", "v", "angle", "time", "target_time", "bias", "phase"):
+                    setattr(taken, name, getattr(problem, name)[rows])
+                many = [p.numel() for p in (pieces if chosen[0] is rows and len(chosen) == 1 else [rows])]
+                taken.offsets = offsets_of(torch.tensor(many))
+                gap = (taken.attend() - whole[rows]).abs().max()
+                assert gap <= 1e-9 * whole.abs().max()
+
+
+def test_tables_of_one_index_call_it_once_a_tile_and_pass() -> None:
+    problem = Problem(Case((5, 5), terms=("key-bucket", "value-bucket")))
+    calls = []
+
+    def counted(row: Tensor, key: Tensor) -> Tensor:
+        calls.append(row.shape)
+        return gap_bucket(row, key)
+
+    index = Buckets(counted, problem.target_time, problem.time)
+    terms = (
+        PairTable("key", problem.tables["key-bucket"], index),
+        PairTable("value", problem.tables["value-bucket"], index),
+    )
+    view = View({"token": torch.arange(10)}, problem.offsets)
+    attend(problem.q, problem.k, problem.v, view, terms).sum().backward()
+    assert calls == [(2, 5, 1)] * 2
+
+
+def test_rows_few_and_many_choose_their_kernels() -> None:
+    """Last rows go through the fused kernel by a mask of `rows × keys`, never of `keys × keys`."""
+    view = View({"token": torch.arange(30)}, offsets_of(torch.tensor([10, 20])))
+    assert fused.fits(view, None, True)
+    assert fused.fits(view, torch.tensor([9, 29]), True)
+    assert not fused.fits(view, torch.arange(30), True)
+    assert not fused.fits(view.laid_out(Layout("left")), None, True)
