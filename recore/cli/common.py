@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recore.engine.run import Opened
 
 
 def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
@@ -51,3 +56,9 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = (), indent: str
 def _width(text: str) -> int:
     """Columns that a text takes on a terminal: wide signs take two."""
     return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+def warn_of_other_code(opened: Opened) -> None:
+    """Say on standard error which plugins are not the code with which the run began."""
+    if opened.changed:
+        print(f"note: other code than when the run began: {', '.join(opened.changed)}", file=sys.stderr)

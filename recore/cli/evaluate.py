@@ -30,10 +30,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from recore.cli.reporting import card, figures
+    from recore.cli.common import warn_of_other_code
     from recore.engine.run import reopen
     from recore.statistics import interval
 
     opened = reopen(args.folder)
+    warn_of_other_code(opened)
     prepared = opened.prepared()
     measured = prepared.examination(args.part).ask(opened.scorer, prepared.evaluators)
     frame = measured.frame

@@ -52,6 +52,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def run(args: argparse.Namespace) -> int:
     """Ask."""
     from recore.api import with_titles
+    from recore.cli.common import warn_of_other_code
     from recore.engine.recommend import Limits, known_ids, recommend, stream
     from recore.engine.run import reopen
     from recore.errors import RecoreError
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.k < 1:
         raise _bad(f"-k: expected at least 1, got {args.k}")
     opened = reopen(args.folder)
+    warn_of_other_code(opened)
     tokenizer = opened.scorer.tokenizer
     candidates = (
         None if args.candidates is None else known_ids(_lines(args.candidates), tokenizer, "--candidates")

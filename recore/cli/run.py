@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from recore.cli.common import add_recipe_arguments
 from recore.cli.machine_options import add_machine, add_output, machine_of
 
 
@@ -17,20 +18,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "A recipe with a matrix or several seeds gives one run folder for each.",
     )
     parser.add_argument("recipe", help="a recipe file, or the name of a shipped one (see `recore recipes`)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="overlay one option, as in trainer.epochs=3",
-    )
+    add_recipe_arguments(parser)
     parser.add_argument(
         "--seed", type=int, action="append", metavar="N", help="only these seeds, not the recipe's"
     )
     parser.add_argument("--cell", action="append", metavar="NAME", help="only these cells of the matrix")
-    parser.add_argument(
-        "--plugin", action="append", default=[], type=Path, metavar="FILE", help="a loose plugin file"
-    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
     parser.add_argument("--record", type=Path, metavar="DIR", help="keep the record under this folder, too")
     add_machine(parser)

@@ -197,6 +197,12 @@ def resume(path: Path, machine: Machine | None = None, reporter: Reporter | None
     if folder.finished:
         reporter.note(f"{folder.path} is finished already")
         return folder
+    changed = other_code(recipe_of(folder), folder)
+    if changed:
+        raise RunFolderError(
+            f"{folder.path} began with other code of {', '.join(changed)}, so it would not end with the same "
+            "numbers; put that code back, or run anew"
+        )
     prepared = _again(folder, machine)
     return _go_on(prepared, folder, reporter)
 
@@ -218,21 +224,22 @@ def _again(folder: RunFolder, machine: Machine | None = None) -> Prepared:
 
 
 def recipe_of(folder: RunFolder) -> Recipe:
-    """The resolved recipe of a run, with the plugins that it began with."""
+    """The resolved recipe of a run, with its loose plugins. Raises RecipeError where a part is gone."""
     about = folder.json("run.json")
     loose = [folder.path / name for name in about["loose"]]
-    recipe = from_tree(folder.path / "recipe.yaml", name=about["recipe"], cell=about["cell"], loose=loose)
+    return from_tree(folder.path / "recipe.yaml", name=about["recipe"], cell=about["cell"], loose=loose)
+
+
+def other_code(recipe: Recipe, folder: RunFolder) -> list[str]:
+    """The plugins whose code is not that with which the run began, in words."""
     held = {entry["name"]: entry for entry in recipe.provenance()}
-    changed = [
-        f"{entry['name']} {entry['version']} (now {held.get(entry['name'], {}).get('version', 'missing')})"
-        for entry in about["plugins"]
-        if held.get(entry["name"], {}).get("sha256") != entry["sha256"]
-    ]
-    if changed:
-        raise RunFolderError(
-            f"{folder.path}: the run began with other code of {', '.join(changed)}; install that, or run anew"
-        )
-    return recipe
+    changed = []
+    for entry in folder.json("run.json")["plugins"]:
+        now = held.get(entry["name"], {"version": "missing", "sha256": ""})
+        if now["sha256"] != entry["sha256"]:
+            same = now["version"] == entry["version"]
+            changed.append(f"{entry['name']} {entry['version']} ({'edited' if same else 'now ' + now['version']})")
+    return changed
 
 
 def saved_tokenizer(recipe: Recipe, folder: RunFolder, seed: int, machine: Machine) -> Tokenizer:
@@ -364,7 +371,8 @@ def _write_users(folder: RunFolder, test: Evaluated) -> None:
 
 @define
 class Opened:
-    """A finished run, ready to answer. `items` is the table of titles, where the data has one."""
+    """A run, ready to answer. `items` is the table of titles, where the data has one; `changed` names the
+    plugins whose code is not that with which the run began."""
 
     folder: RunFolder
     recipe: Recipe
@@ -373,6 +381,7 @@ class Opened:
     scorer: Scorer
     context: Context
     items: pl.DataFrame | None
+    changed: list[str]
 
     def prepared(self) -> Prepared:
         """The run's data, read again and checked to be the same."""
@@ -401,4 +410,6 @@ def reopen(path: Path, machine: Machine | None = None) -> Opened:
     scorer = model.load(weights, Fit(recipe=recipe, context=context, machine=machine, folder=folder))
     table = folder.path / "items.parquet"
     items = pl.read_parquet(table) if table.exists() else None
-    return Opened(folder, recipe, about["seed"], machine, scorer, context, items)
+    return Opened(
+        folder, recipe, about["seed"], machine, scorer, context, items, other_code(recipe, folder)
+    )

@@ -38,7 +38,7 @@ class Problem:
         bias = None if self.table.bias is None else self.table.bias.clone().requires_grad_()
         targets = Targets(torch.arange(len(hidden)), self.ids, self.weights)
         value = loss(hidden, targets, Table(weight, bias, self.table.retired), self.negatives)
-        (value.total * 0.7).backward()
+        torch.autograd.backward(value.total * 0.7)
         grads = [hidden.grad, weight.grad] + ([] if bias is None else [bias.grad])
         return [value.total.detach(), value.weight, *(grad for grad in grads if grad is not None)]
 
@@ -85,9 +85,9 @@ def problems(draw: st.DrawFn) -> Problem:
 
 
 def near(found: list[Tensor], expected: list[Tensor]) -> None:
-    """Within the bound of the largest value; gradients of the largest of all together."""
+    """Within the bound of the largest value; gradients of the largest of all together (or of 1e-3)."""
     assert len(found) == len(expected)
-    largest = max([1e-300, *(float(t.abs().max()) for t in expected[2:] if t.numel())])
+    largest = max([1e-3, *(float(t.abs().max()) for t in expected[2:] if t.numel())])
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
         scale = largest if number >= 2 else max(1.0, float(other.abs()))
         assert one.numel() == 0 or float((one - other).abs().max()) <= BOUND * scale, f"output {number}"
@@ -129,7 +129,7 @@ def test_large_scores_are_finite() -> None:
     targets = Targets(torch.tensor([0]), torch.tensor([1]), torch.ones(1))
     table = Table(torch.tensor([[1.0], [-1.0]]))
     value = BinaryCrossEntropy().loss(hidden, targets, table, Negatives(torch.tensor([[0]])))
-    value.total.backward()
+    torch.autograd.backward(value.total)
     assert float(value.total.detach()) == 2e4
     assert hidden.grad is not None
     assert float(hidden.grad) == 2.0
@@ -141,8 +141,8 @@ def test_no_predictions_are_zero_with_gradients_of_zero() -> None:
         hidden, weight = torch.randn(0, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
         targets = Targets(none, none, torch.zeros(0))
         value = BinaryCrossEntropy().loss(hidden, targets, Table(weight), Negatives(draws))
-        value.total.backward()
-        assert (float(value.total), float(value.weight)) == (0.0, 0.0)
+        torch.autograd.backward(value.total)
+        assert (value.total.item(), value.weight.item()) == (0.0, 0.0)
         assert weight.grad is not None
         assert not weight.grad.any()
 
@@ -163,6 +163,6 @@ def test_what_it_refuses() -> None:
 
 def test_problems_ask_for_a_sampler() -> None:
     assert Bce().problems(Facts(negatives=False)) == [
-        "needs negatives, but no sampler is set (set `sampler:` beside it)"
+        "needs negatives, but no sampler is set (set `sampler:` beside it)",
     ]
     assert Bce().problems(Facts(negatives=True)) == []

@@ -57,6 +57,6 @@ class Choice:
 
 def probabilities(utility: Floats) -> Floats:
     """The softmax `(n, S)` over slots."""
-    made = np.exp(utility - utility.max(1, keepdims=True))
+    made: Floats = np.exp(utility - utility.max(1, keepdims=True))
     made /= made.sum(1, keepdims=True)
     return made

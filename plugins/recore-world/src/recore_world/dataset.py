@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+import polars as pl
 from attrs import frozen
 
 from recore import Context
 from recore.data import Interactions
 from recore_world.options import WorldOptions
-from recore_world.world import World
+from recore_world.tables import Log
+from recore_world.truth import Tally
+from recore_world.world import BLOCK, World
 
 
 @frozen
@@ -23,10 +27,18 @@ class WorldData:
         Raises DataError where options do not fit together.
         """
         world = World(self.options)
-        bound = world.latent_oracle(10)
+        everybody = np.arange(self.options.users)
+        tally, parts = Tally(world, 10, "last"), []
+        for start in range(0, len(everybody), BLOCK):
+            log = Log(world, everybody[start : start + BLOCK])
+            for step in world.walk(log.users):
+                log.add(step)
+                tally.add(step)
+            parts.append(log.frame())
+        bound = tally.oracle()
         replica = f", replica {self.options.replica}" if self.options.replica else ""
         return Interactions.from_frame(
-            world.log(),
+            pl.concat(parts),
             items=world.items(),
             users=world.users(),
             order_across_users=True,

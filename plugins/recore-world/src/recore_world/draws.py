@@ -51,7 +51,8 @@ def uniform(bits: Bits) -> Floats:
 
 def below(bits: Bits, count: npt.ArrayLike) -> Ints:
     """An integer in 0 … count − 1, each as likely up to 2⁻⁵²·count."""
-    return (uniform(bits) * np.asarray(count)).astype(np.int64)
+    made: Ints = (uniform(bits) * np.asarray(count)).astype(np.int64)
+    return made
 
 
 def gumbel(bits: Bits) -> Floats:

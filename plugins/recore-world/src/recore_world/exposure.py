@@ -23,6 +23,7 @@ import numpy.typing as npt
 from attrs import frozen
 
 from recore_world.draws import Bits, Bools, Floats, Ints, below, fold, key, uniform
+from recore_world.had import Had
 from recore_world.items import Catalogue
 from recore_world.options import WorldOptions
 from recore_world.state import State
@@ -62,15 +63,18 @@ class Exposure:
 
     def probability(self, state: State, items: Ints) -> Floats:
         """q of `items (n, s)`: `(n, s)`, the probability that a slot of the slate holds them."""
-        raw = self._raw(state, items)
-        if not self.options.repeats:
-            raw[state.had(items)] = 0
+        raw = np.where(self.available(state, items), self._raw(state, items), 0.0)
         return raw / self._offerable(state)[:, None]
 
     def available(self, state: State, items: Ints) -> Bools:
         """Which of `items (n, s)` can be offered at all: alive, and not had where nothing repeats."""
         able = self.catalogue.alive(items, state.day[:, None])
-        return able if self.options.repeats else able & ~state.had(items)
+        if self.options.repeats or not state.m:
+            return able
+        return able & ~self._had(state)(np.arange(len(state))[:, None], items)
+
+    def _had(self, state: State) -> Had:
+        return Had(state.history, len(self.catalogue))
 
     def _raw(self, state: State, items: Ints) -> Floats:
         catalogue, day, m = self.catalogue, state.day, state.m
@@ -113,70 +117,64 @@ class Exposure:
         the same item."""
         seed, replica = self.options.seed, self.options.replica
         bits = fold(fold(key(seed, replica, "exposure", purpose), state.user), state.m)
+        had = None if self.options.repeats or not state.m else self._had(state)
         row = np.repeat(np.arange(len(state)), slots)
         counter = np.tile(np.arange(slots), len(state))
         slate = np.empty(len(row), dtype=np.int64)
-        source = np.empty(len(row), dtype=np.int64)
+        source = np.zeros(len(row), dtype=np.int8)
         anchor = np.zeros(len(row), dtype=np.int64)
-        open_, fresh = np.arange(len(row)), np.ones(len(row), dtype=np.bool_)
-        while len(open_):
-            now = fold(bits[row[open_]], counter[open_])
-            self._choose_source(state, row, now, open_, fresh, source, anchor)
-            slate[open_] = self._place(state.day[row[open_]], source[open_], anchor[open_], fold(now, 2))
-            refused, fresh = self._refused(state, row[open_], slate[open_], source[open_], anchor[open_])
-            open_, fresh = open_[refused], fresh[refused]
-            counter[open_] += _ROUND
+        where, fresh = np.arange(len(row)), np.ones(len(row), dtype=np.bool_)
+        while len(where):
+            users, now = row[where], fold(bits[row[where]], counter[where])
+            again = where[fresh]
+            source[again], anchor[again] = self._source(state, users[fresh], now[fresh])
+            item, dead, fresh = self._item(state.day[users], source[where], anchor[where], fold(now, 2))
+            slate[where] = item
+            if had is not None:
+                seen = had(users, item)
+                dead |= seen
+                fresh |= seen
+            where, fresh = where[dead], fresh[dead]
+            counter[where] += _ROUND
         return slate.reshape(len(state), slots)
 
-    def _choose_source(
-        self, state: State, row: Ints, now: Bits, open_: Ints, fresh: Bools, source: Ints, anchor: Ints
-    ) -> None:
-        """Draw which share a slot comes from (0 to 3), and the item that it looks at, where that is open."""
-        bounds = np.cumsum(self.shares(state.m)[:3])
-        now, open_ = now[fresh], open_[fresh]
+    def _source(self, state: State, row: Ints, now: Bits) -> tuple[npt.NDArray[np.int8], Ints]:
+        """Which share each slot comes from (0 to 3), and the item that it looks at; both `(p,)`."""
+        if not state.m:
+            explore, _, _, _ = self.shares(0)
+            return (uniform(fold(now, 0)) >= explore).astype(np.int8), np.zeros(len(row), dtype=np.int64)
         drawn = uniform(fold(now, 0))
-        source[open_] = sum((drawn >= bound).astype(np.int64) for bound in bounds)
-        if state.m:
-            lag = below(fold(now, 1), min(self.options.window, state.m))
-            anchor[open_] = state.history[row[open_], state.m - 1 - lag]
+        source = np.zeros(len(row), dtype=np.int8)
+        for bound in np.cumsum(self.shares(state.m)[:3]):
+            source += drawn >= bound
+        lag = below(fold(now, 1), min(self.options.window, state.m))
+        return source, state.history[row, state.m - 1 - lag]
 
-    def _place(self, day: Ints, source: Ints, anchor: Ints, bits: Bits) -> Ints:
-        """An item `(p,)` of each source, −1 for a sequel that is not there."""
-        topic = self.catalogue.topic[anchor]
-        size = np.where(
-            source == 0,
-            self.items_born[day],
-            np.where(source == 1, self.copies_born[day], self.topic_born[day, topic]),
+    def _item(
+        self, day: Ints, source: npt.NDArray[np.int8], anchor: Ints, bits: Bits
+    ) -> tuple[Ints, Bools, Bools]:
+        """An item `(p,)` for each slot, which of them cannot be offered, and which of those must choose their
+        source again. What has retired is drawn again from the same source, so that shares are shares of what
+        is alive."""
+        catalogue, item, fresh = (
+            self.catalogue,
+            np.empty(len(day), dtype=np.int64),
+            np.zeros(len(day), np.bool_),
         )
-        place = below(bits, size)
-        item = self.catalogue.sequel[anchor]
-        item = np.where(source == 0, place, item)
-        for which, table, start in ((1, self.by_birth, None), (2, self.by_topic, self.topic_start)):
-            here = np.flatnonzero(source == which)
-            begin = 0 if start is None else start[topic[here]]
-            item[here] = table[begin + place[here]]
-        return item
-
-    def _refused(
-        self, state: State, row: Ints, item: Ints, source: Ints, anchor: Ints
-    ) -> tuple[Bools, Bools]:
-        """Which draws `(p,)` cannot be offered; and which of them must choose their source again. An item
-        that has retired is drawn again from the same source, so that shares are shares of what is alive."""
-        day = state.day[row]
-        dead = (item < 0) | ~self.catalogue.alive(item, day)
-        fresh = dead & (source == 3)
-        fresh |= dead & (source == 2) & (self.topic_alive[day, self.catalogue.topic[anchor]] == 0)
-        if self.options.repeats or not state.m:
-            return dead, fresh
-        had = self._had(state, row, item)
-        return dead | had, fresh | had
-
-    def _had(self, state: State, row: Ints, item: Ints) -> Bools:
-        """Which draws `(p,)` the user of their row has had."""
-        had = np.zeros(len(row), dtype=np.bool_)
-        for place in range(state.m):
-            had |= item == state.history[row, place]
-        return had
+        here = np.flatnonzero(source == 0)
+        item[here] = below(bits[here], self.items_born[day[here]])
+        here = np.flatnonzero(source == 1)
+        item[here] = self.by_birth[below(bits[here], self.copies_born[day[here]])]
+        here = np.flatnonzero(source == 2)
+        topic, today = catalogue.topic[anchor[here]], day[here]
+        place = below(bits[here], self.topic_born[today, topic])
+        item[here] = self.by_topic[self.topic_start[topic] + place]
+        fresh[here] = self.topic_alive[today, topic] == 0
+        here = np.flatnonzero(source == 3)
+        item[here] = catalogue.sequel[anchor[here]]
+        fresh[here] = True
+        dead = (item < 0) | ~catalogue.alive(item, day)
+        return item, dead, fresh & dead
 
 
 def make(options: WorldOptions, catalogue: Catalogue) -> Exposure:

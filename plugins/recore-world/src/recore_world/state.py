@@ -41,13 +41,3 @@ class State:
             self.past[rows],
             self.taste[rows],
         )
-
-    def had(self, items: Ints) -> Bools:
-        """Which of `items (n, s)` stand in the user's history `(n, s)`."""
-        if items.size * self.m <= 1 << 20:
-            here: Bools = (items[:, :, None] == self.history[:, None, :]).any(2)
-            return here
-        found = items == -1
-        for place in range(self.m):
-            found |= items == self.history[:, place, None]
-        return found

@@ -9,7 +9,7 @@ import polars as pl
 
 from recore_world.activity import BEGINNING, DAY
 from recore_world.draws import Ints
-from recore_world.simulate import Step, walk
+from recore_world.simulate import Step
 from recore_world.titles import titles, topic_names
 
 if TYPE_CHECKING:
@@ -21,31 +21,41 @@ def named(letter: str, numbers: Ints) -> pl.Series:
     return pl.select(pl.format(letter + "{}", pl.Series(numbers))).to_series()
 
 
-def events(world: World, users: Ints, steps: int | None = None) -> pl.DataFrame:
-    """The events of `users (n,)`, grouped by user in the order given."""
-    counts = world.counts[users] if steps is None else np.minimum(world.counts[users], steps)
-    first = np.cumsum(counts) - counts
-    total = int(counts.sum())
-    item, time = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
-    propensity = np.empty(total)
-    for step in walk(world.exposure, world.choice, users, world.counts[users], steps):
-        rows = first[step.index] + step.state.m
-        item[rows], time[rows] = step.item, step.state.time
-        if world.options.propensities:
-            propensity[rows] = world.exposure.probability(step.state, step.item[:, None])[:, 0]
-    place = np.arange(total) - np.repeat(first, counts)
-    frame = pl.DataFrame(
-        {
-            "event": np.repeat(world.offsets[users], counts) + place,
-            "user": named("u", np.repeat(users, counts)),
-            "item": named("i", item),
-            "time": time,
-            "creator": named("u", world.catalogue.creator[item]),
-        }
-    )
-    if world.options.propensities:
-        frame = frame.with_columns(pl.Series("propensity", propensity))
-    return frame
+class Log:
+    """Gathers the events of `users (n,)` from a walk with exactly these users."""
+
+    def __init__(self, world: World, users: Ints, steps: int | None = None) -> None:
+        self.world, self.users = world, users
+        self.counts = world.counts[users] if steps is None else np.minimum(world.counts[users], steps)
+        self.first = np.cumsum(self.counts) - self.counts
+        total = int(self.counts.sum())
+        self.item, self.time = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
+        self.propensity = np.empty(total)
+
+    def add(self, step: Step) -> None:
+        """Take over one step."""
+        rows = self.first[step.index] + step.state.m
+        self.item[rows], self.time[rows] = step.item, step.state.time
+        if self.world.options.propensities:
+            q = self.world.exposure.probability(step.state, step.item[:, None])
+            self.propensity[rows] = q[:, 0]
+
+    def frame(self) -> pl.DataFrame:
+        """The events, grouped by user in the order given, in order within each."""
+        counts, total = self.counts, len(self.item)
+        place = np.arange(total) - np.repeat(self.first, counts)
+        frame = pl.DataFrame(
+            {
+                "event": np.repeat(self.world.offsets[self.users], counts) + place,
+                "user": named("u", np.repeat(self.users, counts)),
+                "item": named("i", self.item),
+                "time": self.time,
+                "creator": named("u", self.world.catalogue.creator[self.item]),
+            }
+        )
+        if self.world.options.propensities:
+            frame = frame.with_columns(pl.Series("propensity", self.propensity))
+        return frame
 
 
 def exposures(world: World, step: Step) -> pl.DataFrame:

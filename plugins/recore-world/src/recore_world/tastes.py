@@ -20,7 +20,8 @@ def later(options: WorldOptions, taste: Floats, users: Ints, m: int, seconds: In
     if options.drift == 0:
         return taste
     kept = np.exp(-options.drift * seconds / DAY)[:, None]
-    return kept * taste + np.sqrt(1 - kept**2) * options.tastes * _noise(options, users, m)
+    moved: Floats = kept * taste + np.sqrt(1 - kept**2) * options.tastes * _noise(options, users, m)
+    return moved
 
 
 def _noise(options: WorldOptions, users: Ints, m: int) -> Floats:

@@ -129,22 +129,34 @@ def latent_oracle(
     """See the module."""
     if k < 1:
         raise DataError(f"latent_oracle: expected k of at least 1, got {k}")
-    users, wanted = _wanted(world, events)
-    expected, realised = np.zeros(world.options.users), np.zeros(world.options.users)
-    count = np.zeros(world.options.users)
-    for step in world.walk(users, block=block):
-        rows = np.flatnonzero(wanted[world.offsets[step.state.user] + step.state.m])
-        if not len(rows):
-            continue
-        user = step.state.user[rows]
-        best, met = oracle_ndcg(step.slate[rows], step.utility[rows], step.slot[rows], k)
-        expected[user] += best
-        realised[user] += met
-        count[user] += 1
-    here = count > 0
-    mean, _ = _ratio(expected[here], count[here])
-    got, error = _ratio(realised[here], count[here])
-    return Oracle(k, mean, got, error, int(count.sum()))
+    tally = Tally(world, k, events)
+    for step in world.walk(tally.users, block=block):
+        tally.add(step)
+    return tally.oracle()
+
+
+class Tally:
+    """Adds up the oracle over the steps of a walk, which must reach the events asked for, those of `users`."""
+
+    def __init__(self, world: World, k: int, events: Literal["last", "all"] | npt.NDArray[np.int64]) -> None:
+        self.k = k
+        self.offsets = world.offsets
+        self.users, self.wanted = _wanted(world, events)
+        self.sums = np.zeros((3, world.options.users))  # expected, realised, events
+
+    def add(self, step: Step) -> None:
+        """Count what is asked for in one step."""
+        rows = np.flatnonzero(self.wanted[self.offsets[step.state.user] + step.state.m])
+        if len(rows):
+            best, met = oracle_ndcg(step.slate[rows], step.utility[rows], step.slot[rows], self.k)
+            self.sums[:, step.state.user[rows]] += np.stack([best, met, np.ones(len(rows))])
+
+    def oracle(self) -> Oracle:
+        """The figures."""
+        expected, realised, count = self.sums[:, self.sums[2] > 0]
+        mean, _ = _ratio(expected, count)
+        got, error = _ratio(realised, count)
+        return Oracle(self.k, mean, got, error, int(count.sum()))
 
 
 def oracle_ndcg(slate: Ints, utility: Floats, slot: Ints, k: int) -> tuple[Floats, Floats]:

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from attrs import frozen
 
 from recore import DataError, Facts, Problem
 from recore_world import activity, exposure, items, simulate, tables, truth, write
@@ -25,7 +24,6 @@ from recore_world.truth import Oracle, Value
 BLOCK = 16_384  # users simulated together: 20 slots each fill a few MiB per array
 
 
-@frozen(eq=False)
 class World:
     """A simulated world. `counts (users,)` are the events of each user, `offsets (users + 1,)` their first
     event ids, both known before anything is simulated.
@@ -42,15 +40,14 @@ class World:
 
     def __init__(self, options: WorldOptions | None = None) -> None:
         """Raises DataError with all that does not fit together in the options."""
-        options = options or WorldOptions()
-        if found := options.problems(Facts()):
+        self.options = options or WorldOptions()
+        if found := self.options.problems(Facts()):
             raise DataError([Problem(message, path="world") for message in found])
-        catalogue = items.make(options)
-        counts = activity.counts(options)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.__attrs_init__(  # type: ignore[attr-defined]  # attrs makes it where a class has its own __init__
-            options, catalogue, exposure.make(options, catalogue), Choice(options, catalogue), counts, offsets
-        )
+        self.catalogue = items.make(self.options)
+        self.exposure = exposure.make(self.options, self.catalogue)
+        self.choice = Choice(self.options, self.catalogue)
+        self.counts = activity.counts(self.options)
+        self.offsets = np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
 
     def __len__(self) -> int:
         """How many events the log has."""
@@ -75,7 +72,11 @@ class World:
         unless withheld, `propensity`. The parts do not depend on `block` but in where they are cut."""
         chosen = self._users(users)
         for start in range(0, len(chosen), block):
-            yield tables.events(self, chosen[start : start + block], steps)
+            here = chosen[start : start + block]
+            log = tables.Log(self, here, steps)
+            for step in self.walk(here, block=block, steps=steps):
+                log.add(step)
+            yield log.frame()
 
     def log(
         self, users: Sequence[int] | Ints | None = None, *, block: int = BLOCK, steps: int | None = None
