@@ -67,6 +67,15 @@ class Case:
     seed: int = 0
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from a second thread, and lose much on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @contextmanager
 def tile_size(case: Case) -> Iterator[None]:
     """Tiles as small as the case asks for."""
@@ -149,9 +158,9 @@ class Problem:
                 return KeyBias(self.bias)
             case ["pair", "function"]:
                 return PairFunction(ripple, (self.strength, self.phase))
-            case [into, "bucket"]:
+            case ["logit" | "key" | "value" as into, "bucket"]:
                 return PairTable(into, self.tables[name], index)
-            case [into, form]:
+            case ["logit" | "key" | "value" as into, form]:
                 return PairTable(into, self.tables[name], low=low, high=high, project=form == "project")
         raise AssertionError(name)
 
@@ -179,10 +188,10 @@ class Problem:
         results = [self._row(n, row) for n, row in enumerate(rows)]
         return torch.stack(results) if results else self.q
 
-    def _turn(self, x: Tensor, event: int) -> Tensor:
+    def _turn(self, x: Tensor, events: Tensor | slice) -> Tensor:
         if "rotate" not in self.case.terms:
             return x
-        cos, sin = self.angle[event].cos(), self.angle[event].sin()
+        cos, sin = self.angle[events, None].cos(), self.angle[events, None].sin()
         even, odd = x[..., 0::2], x[..., 1::2]
         return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
 
@@ -192,8 +201,8 @@ class Problem:
         start, stop = int(self.offsets[sequence]), int(self.offsets[sequence + 1])
         seen = range(start, row + 1 if case.causal else stop)
         distance = [min(max(row - key - case.low, 0), case.buckets - 1) for key in seen]
-        bucket = [int(gap_bucket(self.target_time[row], self.time[key])) for key in seen]
-        keys = torch.stack([self._turn(self.k[key], key) for key in seen])
+        bucket = gap_bucket(self.target_time[row], self.time[start : start + len(seen)]).tolist()
+        keys = self._turn(self.k, slice(0, None))[start : start + len(seen)]
         values = self.v[start : start + len(seen)]
         logits = torch.zeros(len(seen), case.heads, dtype=self.q.dtype)
         for name in case.terms:
@@ -201,18 +210,18 @@ class Problem:
             if name == "key-bias":
                 logits = logits + self.bias[start : start + len(seen)]
             elif name == "pair-function":
-                phase = torch.stack([self.phase[row] - 2 * self.phase[key] for key in seen])
+                phase = self.phase[row] - 2 * self.phase[start : start + len(seen)]
                 logits = logits + self.strength * phase.cos()[:, None]
             elif name != "rotate":
                 table = self.tables[name]
                 if form == "project":
                     matrix = self.key_matrix if into == "key" else self.value_matrix
-                    table = (table @ matrix).unflatten(-1, (case.heads, case.size))
+                    table = (table @ matrix).view(-1, case.heads, case.size)
                 read = table[bucket if form == "bucket" else distance]
                 logits = logits + read if into == "logit" else logits
                 keys = keys + read if into == "key" else keys
                 values = values + read if into == "value" else values
-        asking = self._turn(self.q[n], row)
+        asking = self._turn(self.q[n : n + 1], torch.tensor([row]))[0]
         logits = logits + self.scale * (asking * keys).sum(-1)
         if isinstance(case.normalise, Silu):
             by_visible = case.normalise.divide == "visible"
@@ -225,9 +234,7 @@ class Problem:
     def solve(self, how: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Result, and gradients of all leaves (zero where there is none)."""
         out = how()
-        grads = torch.autograd.grad(
-            out, self.leaves(), self.given, allow_unused=True, materialize_grads=True
-        )
+        grads = torch.autograd.grad(out, self.leaves(), self.given, allow_unused=True, materialize_grads=True)
         return out.detach(), list(grads)
 
 
@@ -235,9 +242,7 @@ def largest(tensors: list[Tensor]) -> float:
     return max((float(t.abs().max()) for t in tensors if t.numel()), default=0.0)
 
 
-def assert_same(
-    got: tuple[Tensor, list[Tensor]], want: tuple[Tensor, list[Tensor]], bound: float
-) -> None:
+def assert_same(got: tuple[Tensor, list[Tensor]], want: tuple[Tensor, list[Tensor]], bound: float) -> None:
     """Values, and gradients, within `bound` of the largest of their kind."""
     for ours, theirs in (([got[0]], [want[0]]), (got[1], want[1])):
         gap = largest([a.double() - b.double() for a, b in zip(ours, theirs, strict=True)])
@@ -268,7 +273,7 @@ def cases(draw: st.DrawFn, terms: st.SearchStrategy[list[str]]) -> Case:
 any_terms = st.lists(st.sampled_from(TERMS), max_size=4, unique=True)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(cases(any_terms))
 @example(Case((1,), terms=TERMS))
 @example(Case((70, 1, 131), heads=1, terms=TERMS))
@@ -300,7 +305,7 @@ def test_nothing_added_equals_the_loop(rows: str, causal: bool) -> None:
         assert_same(problem.solve(problem.attend), problem.solve(problem.loop), 1e-9)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(cases(any_terms), st.sampled_from(["left", "right"]), st.integers(0, 64))
 @example(Case((5, 1, 8)), "left", 3)
 @example(Case((5, 0, 8), causal=False), "left", 3)
@@ -317,7 +322,7 @@ def test_padding_changes_nothing(case: Case, side: Any, extra: int) -> None:
     assert_same(got, want, 1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(cases(any_terms))
 def test_float32_is_near_float64(case: Case) -> None:
     exact, rough = Problem(case), Problem(case, torch.float32)
@@ -325,7 +330,7 @@ def test_float32_is_near_float64(case: Case) -> None:
         assert_same(rough.solve(rough.attend), exact.solve(exact.attend), 1e-4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(cases(any_terms), st.data())
 def test_a_later_key_changes_nothing_earlier(case: Case, data: st.DataObject) -> None:
     case = attrs.evolve(case, causal=True, rows="all")
@@ -382,7 +387,7 @@ def test_tables_of_one_index_call_it_once_a_tile_and_pass() -> None:
         PairTable("value", problem.tables["value-bucket"], index),
     )
     view = View({"token": torch.arange(10)}, problem.offsets)
-    attend(problem.q, problem.k, problem.v, view, terms).sum().backward()
+    attend(problem.q, problem.k, problem.v, view, terms).sum().backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
     assert calls == [(2, 5, 1)] * 2
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from recore.attention.fused import fits, fused
 from recore.attention.plan import plan_of
 from recore.attention.rotate import rotated
-from recore.attention.terms import Buckets, KeyBias, Normalise, PairFunction, PairTable, Rotate, Term
+from recore.attention.terms import PROJECT, Buckets, KeyBias, Normalise, PairFunction, PairTable, Rotate, Term
 from recore.attention.tiles import tiled
 from recore.ragged import View
 
@@ -57,9 +56,7 @@ def attend(
     if scale is None:
         scale = 1 / math.sqrt(q.shape[-1])
     turns = [term for term in terms if isinstance(term, Rotate)]
-    others = [
-        _projected(term, k, key_map, value_map) for term in terms if not isinstance(term, Rotate)
-    ]
+    others = [_projected(term, k, key_map, value_map) for term in terms if not isinstance(term, Rotate)]
     q, k = rotated(q, turns, rows), rotated(k, turns, None)
     if q.shape[0] == 0:
         return q
@@ -89,7 +86,7 @@ def _projected(
         return term
     linear = key_map if term.into == "key" else value_map
     assert linear is not None  # _problems has seen to it
-    table = linear(term.table).unflatten(-1, k.shape[1:])
+    table = linear(term.table).view(-1, *k.shape[1:])
     return PairTable(term.into, table, term.index, low=term.low)
 
 
@@ -117,6 +114,10 @@ def _problems(
     expect("q", q, events if rows is None else int(rows.numel()), heads, width)
     expect("k", k, events, heads, width)
     expect("v", v, events, heads, width)
+    if rows is not None and rows.numel() and not (int(rows.min()) >= 0 and int(rows.max()) < events):
+        found.append(
+            f"expected rows within 0 … {events - 1}, got {_signed(rows.min())} … {_signed(rows.max())}"
+        )
     if not 0 <= dropout < 1:
         found.append(f"expected dropout in [0, 1), got {dropout}")
     for term in terms:
@@ -134,7 +135,7 @@ def _problems(
                     f"PairTable({term.into!r}).table",
                     term.table,
                     term.buckets,
-                    *((heads * width,) if term.project else form),
+                    *((heads * width,) if term.project and term.into != "logit" else form),
                 )
                 found += _table_problems(term, events, key_map, value_map)
             case PairFunction():
@@ -166,7 +167,10 @@ def _table_problems(
     elif term.project and (key_map if term.into == "key" else value_map) is None:
         found.append(
             f"a PairTable into {term.into!r} with project=True needs the encoder's {term.into}_map, and this "
-            f"encoder gave none: use an encoder that declares {'project'!r}, or another position scheme"
+            f"encoder gave none: use an encoder that declares {PROJECT!r}, or another position scheme"
         )
     return found
 
+
+def _signed(number: Tensor) -> str:
+    return str(int(number)).replace("-", "−")

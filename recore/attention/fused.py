@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recore.attention.plan import Group, Plan, plan_of
+from recore.attention.plan import Group, plan_of
 from recore.ragged import View
 
 # Up to so many rows of a sequence ask through a mask.
@@ -27,9 +27,7 @@ class _Take(torch.autograd.Function):
     the other cells are zero by construction: they are padding. A plain index_select would add them all up."""
 
     @staticmethod
-    def forward(  # type: ignore[override]  # torch types the arguments as Any
-        ctx: Any, x: Tensor, index: Tensor, home: Tensor, rows: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, index: Tensor, home: Tensor, rows: Tensor | None) -> Tensor:
         ctx.save_for_backward(home, rows)
         ctx.size = x.shape[0]
         return x.index_select(0, index)
@@ -47,7 +45,7 @@ class _Put(torch.autograd.Function):
     """`x[home]`, each cell at most once; backward writes instead of adding."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, home: Tensor) -> Tensor:  # type: ignore[override]  # as above
+    def forward(ctx: Any, x: Tensor, home: Tensor) -> Tensor:
         ctx.save_for_backward(home)
         ctx.size = x.shape[0]
         return x.index_select(0, home)
@@ -70,32 +68,35 @@ def laid_out(x: Tensor, view: View) -> Tensor:
     return torch.where(mask[..., None, None], rectangle, 0.0).flatten(0, 1)
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor, view: View, rows: Tensor | None, causal: bool, scale: float) -> Tensor:
+def fused(
+    q: Tensor, k: Tensor, v: Tensor, view: View, rows: Tensor | None, causal: bool, scale: float
+) -> Tensor:
     """softmax(scale · q kᵀ) v per sequence and head: `(R, H, e)`."""
     plan = plan_of(view, rows)
-    asking = _Take.apply(laid_out(q, view) if rows is None else q, plan.rows, *_row_home(plan, rows))
-    keys = _Take.apply(laid_out(k, view), plan.keys, plan.key_home, plan.key_rows)
-    values = _Take.apply(laid_out(v, view), plan.keys, plan.key_home, plan.key_rows)
-    row_sizes = [g.rows.numel() for g in plan.groups]
-    key_sizes = [g.keys.numel() for g in plan.groups]
-    results = [
-        _group(group, *(x.unflatten(0, (len(group), -1)) for x in parts), causal, scale)
-        for group, *parts in zip(
-            plan.groups, asking.split(row_sizes), keys.split(key_sizes), values.split(key_sizes), strict=True
-        )
-    ]
-    out: Tensor = _Put.apply(torch.cat([result.flatten(0, 1) for result in results]), plan.row_home)
+    if rows is None:
+        asking = _taken(laid_out(q, view), plan.rows, plan.key_home, plan.key_rows)
+    else:
+        asking = _taken(q, plan.rows, plan.row_home, None)
+    keys = _taken(laid_out(k, view), plan.keys, plan.key_home, plan.key_rows)
+    values = _taken(laid_out(v, view), plan.keys, plan.key_home, plan.key_rows)
+    row_sizes = [group.rows.numel() for group in plan.groups]
+    key_sizes = [group.keys.numel() for group in plan.groups]
+    pieces = zip(
+        plan.groups, asking.split(row_sizes), keys.split(key_sizes), values.split(key_sizes), strict=True
+    )
+    results = [_group(group, q, k, v, causal, scale).flatten(0, 1) for group, q, k, v in pieces]
+    out: Tensor = _Put.apply(torch.cat(results), plan.row_home)  # type: ignore[no-untyped-call]  # torch's
     return out
 
 
-def _row_home(plan: Plan, rows: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Where gradients of q stand. With `rows` each is a row of q itself; otherwise q is stored as keys are."""
-    return (plan.key_home, plan.key_rows) if rows is None else (plan.row_home, None)
+def _taken(x: Tensor, index: Tensor, home: Tensor, rows: Tensor | None) -> Tensor:
+    taken: Tensor = _Take.apply(x, index, home, rows)  # type: ignore[no-untyped-call]  # torch's
+    return taken
 
 
 def _group(group: Group, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
-    """`(b, r, H, e)` of one rectangle."""
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    """`(b, r, H, e)` of one rectangle, from its cells `(b · r or b · w, H, e)`."""
+    q, k, v = (x.view(len(group), -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
     if causal and group.aligned and group.tight:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
     seen = group.seen[:, None, None]

@@ -98,7 +98,7 @@ class _DistanceBias(Part):
         row = torch.arange(TILE_ROWS, device=table.device)[:, None]
         distance = row + self.origin - torch.arange(size, device=table.device)
         self.bucket = distance.clamp(low, low + table.shape[0] - 1) - low
-        self.strip = table.T.index_select(1, self.bucket.flatten()).unflatten(1, self.bucket.shape)
+        self.strip = table.T.index_select(1, self.bucket.flatten()).view(-1, *distance.shape)
         self.table = table
         self.grad = torch.zeros_like(self.strip) if needed else None
 
@@ -202,9 +202,7 @@ class _PairFunction(Part):
             if not found.requires_grad:
                 return
             given = dlogits.sum_to_size(found.shape).to(found.dtype)
-            grads = torch.autograd.grad(
-                found, [self.inputs[n] for n in wanted], given, allow_unused=True
-            )
+            grads = torch.autograd.grad(found, [self.inputs[n] for n in wanted], given, allow_unused=True)
         for n, grad in zip(wanted, grads, strict=True):
             held = self.grads[n]
             if grad is not None and held is not None:

@@ -101,8 +101,10 @@ def plan_of(view: View, rows: Tensor | None) -> Plan:
     if rows is None:
         return view.remember("attention plan", lambda: _all_rows(view))
     kept: dict[str, Any] = view.remember("attention plan of rows", dict)
-    if kept.get("rows") is not rows or kept["version"] != rows._version:
-        kept.update(rows=rows, version=rows._version, plan=_some_rows(view, rows))
+    # The same tensor may hold other rows by now: torch counts what is done to it in place.
+    version = None if rows.is_inference() else rows._version
+    if kept.get("rows") is not rows or kept["version"] != version:
+        kept.update(rows=rows, version=version, plan=_some_rows(view, rows))
     plan: Plan = kept["plan"]
     return plan
 
@@ -153,7 +155,7 @@ def _some_rows(view: View, rows: Tensor) -> Plan:
     asked = offsets_of(counts)
     classes = torch.where(counts > 0, counts.clamp(min=1).to(torch.float64).log2().div(2).ceil().long(), -1)
     groups = []
-    for kind in classes.unique().tolist():
+    for kind in torch.unique(classes).tolist():
         if kind < 0:
             continue
         members = (classes == kind).nonzero()[:, 0]
@@ -198,5 +200,5 @@ def _finished(view: View, groups: list[Group], rows: Tensor | None) -> Plan:
         where = home(asking, _true(asks), len(view) * view.layout.columns(view.offsets))
         return Plan(tuple(groups), asking, keys, where[cells], real, keys[real])
     row_home = home(asking, _true(asks), rows.numel())
-    distinct = rows.unique().numel() == rows.numel()
+    distinct = torch.unique(rows).numel() == rows.numel()
     return Plan(tuple(groups), asking, keys, row_home, real, keys[real], distinct)

@@ -15,7 +15,7 @@ def rotated(x: Tensor, terms: Sequence[Rotate], rows: Tensor | None) -> Tensor:
     for term in terms:
         cos, sin = (column if rows is None else column[rows] for column in (term.cos, term.sin))
         turn = torch.complex(cos.to(_real(x)), sin.to(_real(x)))[:, None]
-        pairs = torch.view_as_complex(x.to(_real(x)).unflatten(-1, (-1, 2)))
+        pairs = torch.view_as_complex(x.to(_real(x)).reshape(*x.shape[:-1], -1, 2))
         x = torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
     return x
 

@@ -77,9 +77,7 @@ class Tile:
     def distance(self, low: int, high: int) -> Tensor:
         """Rows `(n or 1, r, c)` of a table of distances, whatever columns the rows stand at."""
         column = torch.arange(self.columns, device=self.at.device)
-        return self._remember(
-            (low, high), lambda: (self.at[:, :, None] - column).clamp(low, high) - low
-        )
+        return self._remember((low, high), lambda: (self.at[:, :, None] - column).clamp(low, high) - low)
 
     def hide(self, x: Tensor, hidden: float) -> None:
         """Makes x `(n, H, r, c)` −∞ or 0 wherever the row does not see the key. Done by adding −∞ or

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor
 
 from recore.attention.dropout import Dropout
@@ -48,7 +48,8 @@ def tiled(
     asking = laid_out(q, view) if rows is None else q
     tensors = [tensor for term in terms for tensor in _tensors(term, q.dtype)]
     job = _Job(plan_of(view, rows), int(q.shape[0]), causal, normalise, dropout, scale, seed, tuple(terms))
-    out: Tensor = _Tiled.apply(job, asking, laid_out(k, view), laid_out(v, view), *tensors)
+    keys, values = laid_out(k, view), laid_out(v, view)
+    out: Tensor = _Tiled.apply(job, asking, keys, values, *tensors)  # type: ignore[no-untyped-call]  # torch's
     return out
 
 
@@ -78,16 +79,14 @@ class _Job:
 
 class _Tiled(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]  # torch types the arguments as Any
-        ctx: Any, job: _Job, q: Tensor, k: Tensor, v: Tensor, *tensors: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, job: _Job, q: Tensor, k: Tensor, v: Tensor, *tensors: Tensor) -> Tensor:
         ctx.job = job
         ctx.save_for_backward(q, k, v, *tensors)
         with torch.autocast(q.device.type, enabled=False):
             return _Pass(job, q, k, v, tensors, [False] * len(tensors)).forward()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]  # torch's
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *tensors = ctx.saved_tensors
         with torch.autocast(q.device.type, enabled=False):
@@ -227,9 +226,7 @@ class _Pass:
             torch.mul(dweights, slope, out=logits)
             tile.hide(logits, 0.0)
             return logits
-        torch.ops.aten._softmax_backward_data.out(
-            dweights, weights, -1, weights.dtype, grad_input=logits
-        )
+        torch.ops.aten._softmax_backward_data.out(dweights, weights, -1, weights.dtype, grad_input=logits)
         return logits
 
     def _kept(self, tile: Tile, weights: Tensor) -> Tensor | None:
@@ -262,7 +259,7 @@ def _tiles(group: Group, heads: int, causal: bool, number: int) -> Iterator[Tile
 
 def _rectangle(x: Tensor, cells: Tensor) -> Tensor:
     """`x (·, H, e)` at cells `(b, w)` → `(b, H, w, e)`, a copy."""
-    found = x.index_select(0, cells.flatten()).unflatten(0, cells.shape)
+    found = x.index_select(0, cells.flatten()).view(*cells.shape, *x.shape[1:])
     return found.transpose(1, 2).contiguous()
 
 
@@ -275,7 +272,8 @@ def _write(rows: Tensor, rectangle: Tensor, cells: Tensor, real: Tensor) -> None
 def _bmm(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """`(n, H, ·, ·)` times `(n, H, ·, ·)`."""
     if out is None:
-        return torch.bmm(left.flatten(0, 1), right.flatten(0, 1)).unflatten(0, left.shape[:2])
+        product = torch.bmm(left.flatten(0, 1), right.flatten(0, 1))
+        return product.view(*left.shape[:2], *product.shape[1:])
     torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out=out.flatten(0, 1))
     return out
 

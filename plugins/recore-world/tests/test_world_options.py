@@ -39,14 +39,14 @@ def test_what_does_not_fit_together_is_told_all_at_once() -> None:
     options = WorldOptions(explore=0.5, events=3.0, items=100, births=0.5, retirements=0.4)
     with pytest.raises(DataError) as error:
         World(options)
-    assert str(error.value).splitlines() == [
-        "world: the shares of the exposure policy must sum to 1, got explore 0.5 + popular "
-        f"{options.popular:g} + personal {options.personal:g} + sequels {options.sequels:g} = "
-        f"{0.5 + options.popular + options.personal + options.sequels:g}",
-        "world: `shortest` ≤ `events` ≤ `longest`: expected, got 5, 3 and 200",
+    o = options
+    assert str(error.value) == (
+        f"world: the shares of the exposure policy must sum to 1, got explore 0.5 + popular {o.popular:g} + "
+        f"personal {o.personal:g} + sequels {o.sequels:g} = {0.5 + o.popular + o.personal + o.sequels:g}\n"
+        "world: `shortest` ≤ `events` ≤ `longest`: expected, got 5, 3 and 200\n"
         "world: `longest`: without repeats a user with 200 events could run out of items, since only 10 are sure "
-        "to be alive (items − births − retirements); take `longest` below 10, more items, or `repeats: true`",
-    ]
+        "to be alive (items − births − retirements); take `longest` below 10, more items, or `repeats: true`"
+    )
 
 
 @pytest.mark.parametrize(

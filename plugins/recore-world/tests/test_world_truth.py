@@ -83,8 +83,9 @@ def test_policies_stand_in_the_order_they_should(world: World) -> None:
 def test_inverse_propensities_estimate_the_true_value_and_the_naive_rate_does_not() -> None:
     """With the propensities of the log alone: π(chosen) / q(chosen) / S, in 12 independent logs (replicas)."""
     inside = naive = 0
-    truth = World(evolve(SMALL, users=4000, replica=99))
-    value = truth.true_value(Popular(truth, 10), users=range(3000), draws=2).mean
+    truth = World(evolve(SMALL, replica=100)).true_value(Popular(World(SMALL), 10), draws=2, replicas=12)
+    assert truth.users == 12 * SMALL.users
+    value = truth.mean
     for replica in range(12):
         world = World(evolve(SMALL, replica=replica))
         ratio, hits = np.zeros(SMALL.users), np.zeros(SMALL.users)
@@ -190,8 +191,10 @@ def test_offers_that_are_none_are_refused(world: World) -> None:
         "policy Wrong: expected items from 0 to 89, got others",
         "policy Wrong: expected probabilities ≥ 0 that sum to at most 1 per state",
     ]
-    with pytest.raises(DataError, match="expected `draws` of at least 1, got 0"):
-        world.true_value(Uneven(), draws=0)
+    with pytest.raises(
+        DataError, match="expected `draws` of at least 1, got 0\n.*`replicas` of at least 1, got 0"
+    ):
+        world.true_value(Uneven(), draws=0, replicas=0)
     with pytest.raises(DataError, match="expected k of at least 1, got 0"):
         world.latent_oracle(0)
     with pytest.raises(DataError, match="expected events 'last', 'all' or event ids, got 'first'"):

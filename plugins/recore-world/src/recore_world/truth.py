@@ -69,17 +69,28 @@ class Oracle:
 
 
 def true_value(
-    world: World, policy: Policy, users: Sequence[int] | Ints | None, draws: int, block: int
+    world: World,
+    policy: Policy,
+    users: Sequence[int] | Ints | None,
+    draws: int,
+    replicas: int,
+    block: int,
 ) -> Value:
-    """See the module; `draws` slates of others per event."""
-    if draws < 1:
-        raise DataError(f"true_value: expected `draws` of at least 1, got {draws}")
-    total, count = np.zeros(world.options.users), np.zeros(world.options.users)
-    for step in world.walk(users, block=block):
-        total[step.state.user] += slot_value(world, policy, step, draws)
-        count[step.state.user] += 1
-    mean, error = _ratio(total[count > 0], count[count > 0])
-    return Value(mean, error, int(count.sum()), int((count > 0).sum()))
+    """See the module; `draws` slates of others per event, `replicas` populations from the world's own on."""
+    wrong = [
+        f"`{name}` of at least 1, got {n}" for name, n in (("draws", draws), ("replicas", replicas)) if n < 1
+    ]
+    if wrong:
+        raise DataError([Problem(f"true_value: expected {line}") for line in wrong])
+    sums = np.zeros((2, replicas, world.options.users))  # values, events
+    for number in range(replicas):
+        other = world.replica(number)
+        for step in other.walk(users, block=block):
+            sums[0, number, step.state.user] += slot_value(other, policy, step, draws)
+            sums[1, number, step.state.user] += 1
+    total, count = sums[:, sums[1] > 0]
+    mean, error = _ratio(total, count)
+    return Value(mean, error, int(count.sum()), len(count))
 
 
 def slot_value(world: World, policy: Policy, step: Step, draws: int) -> Floats:

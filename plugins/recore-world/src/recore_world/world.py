@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from attrs import evolve
 
 from recore import DataError, Facts, Problem
 from recore_world import activity, exposure, items, simulate, tables, truth, write
@@ -52,6 +53,10 @@ class World:
     def __len__(self) -> int:
         """How many events the log has."""
         return int(self.offsets[-1])
+
+    def replica(self, further: int) -> World:
+        """The world with the same catalogue and other users' draws, `further` replicas on (0: this one)."""
+        return World(evolve(self.options, replica=self.options.replica + further)) if further else self
 
     # ---- the log ------------------------------------------------------------------------------------------
 
@@ -118,11 +123,13 @@ class World:
         *,
         users: Sequence[int] | Ints | None = None,
         draws: int = 8,
+        replicas: int = 1,
         block: int = 512,
     ) -> Value:
         """The value of a policy: how likely a slot that it fills is the one that the user chooses; see
-        `recore_world.truth`."""
-        return truth.true_value(self, policy, users, draws, block)
+        `recore_world.truth`. `users`: averaged over whom (default all); `draws`: slates per event; `replicas`:
+        over how many populations, this world's own and the next ones, for a smaller standard error."""
+        return truth.true_value(self, policy, users, draws, replicas, block)
 
     def latent_oracle(
         self,

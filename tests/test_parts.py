@@ -1,0 +1,152 @@
+"""Every part of every distribution keeps its word: the kit run over all that comes in through entry points.
+
+The counts are asserted, kinds, parts and checks: a suite that quietly shrank goes red.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from recore.component import Part
+from recore.kinds import HEART, KINDS
+from recore.plugins import discover
+from recore.testing import counts, failures, part_of, run_checks
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What is shipped, by kind. A stranger's plugin beside them changes nothing here: only `recore*` is counted.
+PARTS = {
+    "dataset": {
+        "recore-data:events",
+        "recore-data:movielens-1m",
+        "recore-data:sequences",
+        "recore-world:world",
+    },
+    "transform": {
+        "recore-data:collapse-repeats",
+        "recore-data:k-core",
+        "recore-data:rating-at-least",
+        "recore-data:since",
+    },
+    "split": {"recore-data:leave-last"},
+    "tokenizer": {"recore-tokenizers:items"},
+    "objective": {"recore-objectives:next-item"},
+    "model": {"recore:sequential"},
+    "embedder": {"recore-embeddings:padding-safe"},
+    "position": {
+        "recore-positions:none",
+        "recore-positions:relative-bias",
+        "recore-positions:start-absolute",
+        "recore-positions:window-absolute",
+    },
+    "encoder": {"recore-sasrec:sasrec"},
+    "batcher": {"recore-batchers:padded", "recore-batchers:ragged"},
+    "sampler": {"recore-samplers:uniform"},
+    "loss": {"recore-losses:bce", "recore-losses:ce"},
+    "trainer": {"recore-training:standard"},
+    "evaluator": {"recore-evaluation:ranking"},
+}
+# Options under which a part is checked besides its defaults: each that changes what it promises or how it works.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "recore-tokenizers:items": [{"unknown": "drop"}, {"mask": True}],
+    "recore-embeddings:padding-safe": [{"bias": True}],
+    "recore-positions:relative-bias": [{"layers": "shared"}, {"max_distance": 2}],
+    "recore-sasrec:sasrec": [
+        {"preset": "paper"},
+        {"preset": "tensorflow"},
+        {"preset": "pytorch"},
+        {"norm": "post", "residual": "input"},
+        {"causal": False},
+        {"heads": 2, "layers": 1},
+    ],
+    "recore-batchers:ragged": [{"order": "like-length"}],
+    "recore-batchers:padded": [{"side": "right"}],
+    "recore-samplers:uniform": [
+        {"exclude": exclude, "shared": shared, "count": 3}
+        for exclude in ("none", "target", "history")
+        for shared in (False, True)
+    ],
+    "recore-evaluation:ranking": [{"seen": "none"}, {"k": [1, 3]}],
+}
+CHECKS = {
+    "split": 7,
+    "tokenizer": 8,
+    "objective": 8,
+    "embedder": 10,
+    "position": 12,
+    "encoder": 10,
+    "batcher": 6,
+    "sampler": 10,
+    "loss": 12,
+    "evaluator": 8,
+}
+PLUGINS = discover()
+
+
+def chosen() -> list[Part[Any]]:
+    """Every shipped part of a kind with checks, with its defaults and with each variant."""
+    parts = []
+    for kind in CHECKS:
+        for found in PLUGINS.of(kind):
+            if not found.provider.startswith("recore"):
+                continue
+            component = found.component
+            for changes in [{}, *VARIANTS.get(found.name, [])]:
+                needed = {"width": 8} if "width" in attrs.fields_dict(component.options) else {}
+                parts.append(part_of(kind, component, found.provider, component.options(**needed, **changes)))
+    return parts
+
+
+ALL = chosen()
+
+
+def label(part: Part[Any]) -> str:
+    """The part's name with the options that are not its defaults."""
+    said = [
+        f"{field.name}={value}"
+        for field in attrs.fields(type(part.options))
+        if (value := getattr(part.options, field.name)) != field.default and field.name != "width"
+    ]
+    return f"{part.name}({','.join(said)})"
+
+
+@pytest.mark.parametrize("part", ALL, ids=label)
+def test_a_shipped_part_keeps_its_word(part: Part[Any]) -> None:
+    results = run_checks(part, profile="quick")
+    assert len(results) == CHECKS[part.kind]
+    assert not failures(results), "\n".join(result.measured for result in failures(results))
+
+
+def test_what_is_shipped_is_counted() -> None:
+    here = {
+        kind: {found.name for found in PLUGINS.of(kind) if found.provider.startswith("recore")}
+        for kind in KINDS
+    }
+    assert here == PARTS
+    assert counts() == CHECKS
+    assert len(KINDS) == 14
+    assert set(HEART) < set(CHECKS)
+    assert len(ALL) == 36
+    assert sum(CHECKS[part.kind] for part in ALL) == 343
+
+
+def test_every_distribution_is_well() -> None:
+    ours = [one for one in PLUGINS.distributions if one.name.startswith("recore")]
+    assert [one.name for one in ours if one.status != "ok"] == []
+    assert len(ours) == 13
+
+
+def test_the_core_names_no_plugin() -> None:
+    """Parts come in through the entry point only: nothing under recore/ names a distribution or its package."""
+    names = sorted(path.name for path in (ROOT / "plugins").iterdir())
+    assert len(names) == 12
+    modules = "|".join(name.replace("-", "_") for name in names)
+    named = re.compile(rf"\b({'|'.join(names)})\b|(import|from) ({modules})\b|\b({modules})[.:]")
+    files = sorted((ROOT / "recore").rglob("*.py"))
+    assert len(files) > 80
+    assert [str(file) for file in files if named.search(file.read_text(encoding="utf-8"))] == []
