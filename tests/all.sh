@@ -3,4 +3,4 @@
 set -euo pipefail
 bin=$1
 bash tests/lint.sh "$bin"
-"$bin/python" -m pytest -q --cov --cov-report=term:skip-covered tests plugins
+"$bin/python" -m pytest -q --numprocesses 2 --cov --cov-report=term tests plugins

@@ -314,8 +314,10 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "expected KeyBias.bias of shape (9, 2), got (9, 3)",
         "expected PairTable('logit').table of shape (3, 2), got (3, 3)",
         "a PairTable of distances 0 to 4 needs 5 rows, got 3",
-        "a PairTable into 'key' with project=True needs the encoder's key_map, and this encoder gave none: use an "
-        "encoder that declares 'project', or another position scheme",
+        (
+            "a PairTable into 'key' with project=True needs the encoder's key_map, and this encoder gave none: use an "
+            "encoder that declares 'project', or another position scheme"
+        ),
         "a PairTable into 'logit' has no map to be projected by: use 'key' or 'value'",
         "expected PairTable.table to have a row at least",
         "expected Buckets.key_column to have 9 rows, one per event, got 8",

@@ -112,6 +112,14 @@ def test_neither_the_order_of_the_users_nor_the_memory_changes_an_interval(
         statistics.CELLS = before
 
 
+def test_sums_within_a_user_do_not_depend_on_the_order_of_its_rows() -> None:
+    rng = np.random.default_rng(8)
+    values, users = rng.normal(size=400), rng.integers(0, 9, 400)
+    order = rng.permutation(400)
+    whole = interval(values, 0, draws=200, users=pl.Series(users))
+    assert interval(values[order], 0, draws=200, users=pl.Series(users[order])) == whole
+
+
 def test_runs_are_paired_by_user_whatever_their_order() -> None:
     rng = np.random.default_rng(6)
     a, b = frame(gains(rng, 50)), frame(gains(rng, 50))

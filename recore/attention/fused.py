@@ -82,7 +82,11 @@ def fused(
     row_sizes = [group.rows.numel() for group in plan.groups]
     key_sizes = [group.keys.numel() for group in plan.groups]
     pieces = zip(
-        plan.groups, asking.split(row_sizes), keys.split(key_sizes), values.split(key_sizes), strict=True
+        plan.groups,
+        torch.split(asking, row_sizes),
+        torch.split(keys, key_sizes),
+        torch.split(values, key_sizes),
+        strict=True,
     )
     results = [_group(group, q, k, v, causal, scale).flatten(0, 1) for group, q, k, v in pieces]
     out: Tensor = _Put.apply(torch.cat(results), plan.row_home)  # type: ignore[no-untyped-call]  # torch's

@@ -192,7 +192,7 @@ def test_offers_that_are_none_are_refused(world: World) -> None:
         "policy Wrong: expected probabilities ≥ 0 that sum to at most 1 per state",
     ]
     with pytest.raises(
-        DataError, match="expected `draws` of at least 1, got 0\n.*`replicas` of at least 1, got 0"
+        DataError, match=r"expected `draws` of at least 1, got 0\n.*`replicas` of at least 1, got 0"
     ):
         world.true_value(Uneven(), draws=0, replicas=0)
     with pytest.raises(DataError, match="expected k of at least 1, got 0"):

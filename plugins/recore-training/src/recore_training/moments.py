@@ -40,7 +40,7 @@ def moments_of(optimiser: torch.optim.Optimizer, parameters: Mapping[str, nn.Par
 def put_moments(
     optimiser: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], moments: Moments
 ) -> None:
-    """Give an optimiser, made over the same parameters, a copy of the state.
+    """Give an optimiser, made over the same parameters, the state; it may take over the tensors.
 
     Raises RunFolderError, with every mismatch, when the state is of other parameters.
     """
@@ -70,8 +70,6 @@ def put_moments(
         raise RunFolderError(problems)
     content = optimiser.state_dict()
     content["state"] = {
-        number: {key: value.clone() for key, value in moments[name].items()}
-        for number, name in enumerate(parameters)
-        if moments[name]
+        number: dict(moments[name]) for number, name in enumerate(parameters) if moments[name]
     }
     optimiser.load_state_dict(content)

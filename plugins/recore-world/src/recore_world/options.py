@@ -81,36 +81,36 @@ class WorldOptions:
         validator=_SHARE,
     )
     creators: float = option(0.05, help="Share of users who make items, one at least.", validator=_SHARE)
-    tastes: float = option(1.5, help="Deviation of tastes over topics.", validator=_WEIGHT)
+    tastes: float = option(1.0, help="Deviation of tastes over topics.", validator=_WEIGHT)
     drift: float = option(
         0.01,
         help="Rate per day at which tastes are forgotten; half is left after ln 2 / drift days. 0: tastes stay.",
         validator=_Between(0),
     )
     slate: int = option(20, help="S, slots offered before each choice.", validator=_Between(1))
-    explore: float = option(0.1, help="Share of uniform draws in the exposure policy.", validator=_SHARE)
-    popular: float = option(0.2, help="Share of draws by popularity.", validator=_SHARE)
+    explore: float = option(0.2, help="Share of uniform draws in the exposure policy.", validator=_SHARE)
+    popular: float = option(0.35, help="Share of draws by popularity.", validator=_SHARE)
     personal: float = option(0.35, help="Share of draws from topics met lately.", validator=_SHARE)
-    sequels: float = option(0.35, help="Share of sequels of items met lately.", validator=_SHARE)
+    sequels: float = option(0.1, help="Share of sequels of items met lately.", validator=_SHARE)
     window: int = option(
-        3, help="How many last items `personal` and `sequels` look at.", validator=_Between(1)
+        4, help="How many last items `personal` and `sequels` look at.", validator=_Between(1)
     )
     appeal: float = option(0.3, help="How strongly popularity draws users.", validator=_WEIGHT)
     recency: float = option(
         1.0, help="How strongly the past enters the choice; 0: not at all.", validator=_WEIGHT
     )
     decay: float = option(
-        0.6, help="By what the pull of an item shrinks per event (or day).", validator=_above_zero_to_one
+        0.7, help="By what the pull of an item shrinks per event (or day).", validator=_above_zero_to_one
     )
     clock: Literal["events", "days"] = option(
         "events", help="Whether the pull decays by events since, or by days since."
     )
     memory: int = option(8, help="How many last events enter the choice.", validator=_Between(1))
-    continuation: float = option(1.0, help="Pull of the topic of an item just met.", validator=_WEIGHT)
+    continuation: float = option(1.5, help="Pull of the topic of an item just met.", validator=_WEIGHT)
     fatigue: float = option(
-        0.1, help="Push of a topic for each of the last `memory` events in it.", validator=_WEIGHT
+        0.3, help="Push of a topic for each of the last `memory` events in it.", validator=_WEIGHT
     )
-    succession: float = option(3.0, help="Pull of the sequel of an item just met.", validator=_WEIGHT)
+    succession: float = option(2.0, help="Pull of the sequel of an item just met.", validator=_WEIGHT)
     boredom: float = option(4.0, help="Push of an item just met (matters with `repeats`).", validator=_WEIGHT)
     repeats: bool = option(False, help="Whether a user may choose an item again.")
     propensities: bool = option(True, help="Whether the log tells them; false withholds the column.")
