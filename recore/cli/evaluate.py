@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from recore.cli.reporting import card, figures
     from recore.cli.common import warn_of_other_code
+    from recore.cli.reporting import card, figures
     from recore.engine.run import reopen
     from recore.statistics import interval
 
