@@ -37,8 +37,9 @@ def masked(q: Tensor, k: Tensor, v: Tensor, view: View, table: Tensor) -> Tensor
         column = torch.arange(group.width)
         distance = (column[:, None] - column).clamp(0, len(table) - 1)
         bias = table[distance].permute(2, 0, 1).masked_fill(column[:, None] < column, -math.inf)
-        parts = (x[group.keys].transpose(1, 2) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(*parts, attn_mask=bias[None].expand(len(group), -1, -1, -1))
+        mask = bias[None].expand(len(group), -1, -1, -1)
+        queries, keys, values = (x[group.keys].transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         pieces.append(out.transpose(1, 2)[group.seen])
     return torch.cat(pieces)
 
@@ -46,8 +47,8 @@ def masked(q: Tensor, k: Tensor, v: Tensor, view: View, table: Tensor) -> Tensor
 def padded(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
     """One rectangle for all."""
     layout = Layout("right")
-    parts = [layout.rectangle(view.ragged(x)).transpose(1, 2) for x in (q, k, v)]
-    out = F.scaled_dot_product_attention(*parts, is_causal=True).transpose(1, 2)
+    queries, keys, values = (layout.rectangle(view.ragged(x)).transpose(1, 2) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True).transpose(1, 2)
     return out.flatten(0, 1)[layout.flat(view.offsets)]
 
 

@@ -233,8 +233,7 @@ class SequentialTraining:
                     if not torch.isfinite(value.total.detach()):
                         raise DivergenceError(
                             f"step {step}: loss {entry.name!r} is {float(value.total.detach())}, expected a "
-                            "finite number (lower trainer.learning_rate, set trainer.clip, or resume from "
-                            "the last checkpoint)"
+                            "finite number (lower trainer.learning_rate, or set trainer.clip)"
                         )
                 torch.autograd.backward(total)
         return reported
@@ -247,20 +246,22 @@ class SequentialTraining:
 
 
 class _LazyScores:
-    """The model's scores after a step, computed only if a sampler asks."""
+    """The model's scores after a step, computed once, and only if a sampler asks."""
 
     def __init__(self, model: SequentialModel, batch: Batch) -> None:
-        self._model, self._batch, self._made = model, batch, None
+        self._model, self._batch = model, batch
+        self._made: StepScores | None = None
 
     def _scores(self) -> StepScores:
-        view, targets = self._batch.views["user"], _targets(self._batch)
-        was_training = self._model.training
-        self._model.eval()
-        with torch.no_grad():
-            hidden = self._model(self._batch, view, _rows(targets, view))
-            made = StepScores(hidden, self._model.embedder.table())
-        self._model.train(was_training)
-        return made
+        if self._made is None:
+            view, targets = self._batch.views["user"], _targets(self._batch)
+            was_training = self._model.training
+            self._model.eval()
+            with torch.no_grad():
+                hidden = self._model(self._batch, view, _rows(targets, view))
+                self._made = StepScores(hidden, self._model.embedder.table())
+            self._model.train(was_training)
+        return self._made
 
     def score(self, ids: Tensor) -> Tensor:
         """Scores `(N, K)` of items."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
 from torch import Tensor
 
-from recore.engine.rundir import FORMAT, read_json, write_aside
+from recore.engine.rundir import FORMAT, read_json, remove, write_aside
 from recore.errors import RunFolderError
 
 
@@ -32,7 +32,7 @@ def flatten(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]
         if isinstance(value, Mapping):
             if not all(isinstance(key, str) for key in value) or "tensor" in value:
                 raise TypeError(f"state at {path!r} must have string keys, none of them 'tensor'")
-            return {key: walk(inner, f"{path}/{key}") for key, inner in value.items()}
+            return {key: walk(inner, f"{path}/{_escaped(key)}") for key, inner in value.items()}
         if isinstance(value, list | tuple):
             return [walk(inner, f"{path}/{number}") for number, inner in enumerate(value)]
         if value is None or isinstance(value, bool | int | float | str):
@@ -42,6 +42,11 @@ def flatten(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]
         )
 
     return tensors, walk(state, "")
+
+
+def _escaped(key: str) -> str:
+    """A key in which no slash stands, so that no two paths are alike (as in RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def restore(tensors: Mapping[str, Tensor], plain: Any) -> Any:
@@ -62,8 +67,14 @@ def save(run: Path, step: int, state: Mapping[str, Any]) -> None:
     def write(folder: Path) -> None:
         folder.mkdir()
         save_file(tensors, folder / "state.safetensors")
-        digest = hashlib.sha256((folder / "state.safetensors").read_bytes()).hexdigest()
-        content = {"format": FORMAT, "sha256": digest, "state": plain}
+        content = {
+            "format": FORMAT,
+            "sha256": {
+                "tensors": hashlib.sha256((folder / "state.safetensors").read_bytes()).hexdigest(),
+                "state": _digest(plain),
+            },
+            "state": plain,
+        }
         (folder / "state.json").write_text(json.dumps(content), encoding="utf-8")
 
     path = run / "checkpoints" / f"{step:09d}"
@@ -71,7 +82,11 @@ def save(run: Path, step: int, state: Mapping[str, Any]) -> None:
         write_aside(path, write)
     for other in _all(run):
         if other != path:
-            shutil.rmtree(other)
+            remove(other)
+
+
+def _digest(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
 def _all(run: Path) -> list[Path]:
@@ -86,16 +101,16 @@ def load(run: Path) -> dict[str, Any] | None:
         return None
     path = found[-1]
     content = read_json(path / "state.json")
-    if content.get("format") != FORMAT:
-        raise RunFolderError(
-            f"checkpoint {path} has format {content.get('format')}, this recore reads {FORMAT}"
-        )
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        held = content.get("format") if isinstance(content, dict) else None
+        raise RunFolderError(f"checkpoint {path} has format {held}, this recore reads format {FORMAT}")
     try:
         data = (path / "state.safetensors").read_bytes()
-        if hashlib.sha256(data).hexdigest() != content["sha256"]:
-            raise RunFolderError(f"checkpoint {path} is damaged: its checksum does not match (run again)")
-        tensors = load_file(path / "state.safetensors")
+        held = {"tensors": hashlib.sha256(data).hexdigest(), "state": _digest(content.get("state"))}
+        if held != content.get("sha256"):
+            raise RunFolderError(f"checkpoint {path} is damaged: its checksums do not match (run anew)")
+        tensors = load_tensors(data)
     except (OSError, SafetensorError) as error:
-        raise RunFolderError(f"checkpoint {path} cannot be read: {error}") from error
+        raise RunFolderError(f"checkpoint {path} cannot be read: {error} (run anew)") from error
     state: dict[str, Any] = restore(tensors, content["state"])
     return state

@@ -5,7 +5,6 @@ A trainer is a generator of steps; between two steps its state is whole, so that
 
 from __future__ import annotations
 
-import shutil
 import signal
 import threading
 import time
@@ -34,8 +33,8 @@ from recore.engine import checkpoint
 from recore.engine.evaluate import Examination
 from recore.engine.machine import Machine, peak_memory_mib
 from recore.engine.report import Reporter, Silent
-from recore.engine.rundir import RunFolder, write_aside
-from recore.errors import RecoreError
+from recore.engine.rundir import RunFolder, remove, write_aside
+from recore.errors import DivergenceError, RecoreError, RunFolderError
 from recore.recipe import Recipe
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
@@ -176,6 +175,7 @@ class _Loop:
         if state is None:
             # A run killed before its first checkpoint starts over; figures of that try are not its own.
             self.folder.write_metrics([])
+            self._forget_weights()
             return
         for name, part in self.states.items():
             part.load_state_dict(state["parts"].get(name, {}))
@@ -184,7 +184,13 @@ class _Loop:
         self.best, self.tally = loop["best"], loop["tally"]
         self.events, self.spent = loop["events"], loop["spent"]
         self.lines = self.folder.metrics()[: loop["epochs"]]
+        if len(self.lines) < loop["epochs"]:
+            raise RunFolderError(
+                f"{self.folder.path / 'metrics.jsonl'} has {len(self.lines)} lines, but the checkpoint is of "
+                f"{loop['epochs']} epochs (run anew)"
+            )
         self.folder.write_metrics(self.lines)
+        self._forget_weights()  # those that were written after this checkpoint
         self.fit.reporter.note(f"resumed after {len(self.lines)} epochs, at step {loop['step']}")
         self.clock = time.monotonic()
 
@@ -200,7 +206,13 @@ class _Loop:
         """Validate, let the trainer judge, log, save."""
         seconds = self.spent + time.monotonic() - self.clock
         started = time.monotonic()
-        validation = self.fit.validate(scorer)
+        try:
+            validation = self.fit.validate(scorer)
+        except DivergenceError as error:
+            raise DivergenceError(
+                f"validation after step {report.step}, the last of epoch {report.epoch + 1}: {error} "
+                "(lower trainer.learning_rate, or set trainer.clip)"
+            ) from error
         validating = time.monotonic() - started
         verdict = self.trainer.judge(validation[self.trainer.metric]) if validation else Verdict(True, False)
         if verdict.best:
@@ -246,15 +258,19 @@ class _Loop:
                 },
             },
         )
+        self._forget_weights()
+        self.saved = time.monotonic()
+
+    def _forget_weights(self) -> None:
+        """Remove all weights but the best."""
         for old in (self.folder.path / "models").glob("epoch-*"):
             if f"models/{old.name}" != self.best:
-                shutil.rmtree(old)
-        self.saved = time.monotonic()
+                remove(old)
 
     def best_weights(self) -> Path:
         """The folder of the best weights."""
         if not self.best:
-            raise RecoreError("no epoch was trained: trainer.epochs is 0, or the training part is empty")
+            raise RecoreError("training ended without an epoch whose weights were the best")
         return self.folder.path / self.best
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import resource
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,8 @@ class Machine:
 
     def prepare(self) -> None:
         """Check the device and set the threads. Raises RecipeError when the device is not there."""
+        if self.threads is not None and self.threads < 1:
+            raise RecipeError(f"--threads: expected at least 1, got {self.threads}")
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
@@ -63,9 +66,20 @@ def processor() -> str:
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process has held, in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+    """The most memory that this process has held since `reset_peak_memory`, in MiB; since its start where the
+    system cannot reset it."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return round(int(status.split("VmHWM:", 1)[1].split()[0]) / 1024, 1)
+    except (OSError, IndexError, ValueError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def reset_peak_memory() -> None:
+    """Forget earlier peaks, so that each of several runs in one process states its own (Linux only)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from attrs import evolve
@@ -42,7 +44,7 @@ def slow_utility(world: World, state: State, row: int, item: int) -> float:
     repeats=st.booleans(),
 )
 def test_utilities_follow_the_formula(
-    m: int, recency: float, decay: float, clock: str, memory: int, repeats: bool
+    m: int, recency: float, decay: float, clock: Literal["events", "days"], memory: int, repeats: bool
 ) -> None:
     options = evolve(SMALL, recency=recency, decay=decay, clock=clock, memory=memory, repeats=repeats)
     world = World(options)
@@ -96,7 +98,7 @@ def test_recency_zero_switches_the_past_off_and_more_of_it_tells() -> None:
 
 
 def test_what_is_longer_ago_pulls_less() -> None:
-    options = evolve(SMALL, users=400, tastes=0.5, decay=0.5, window=6, sequels=0.4, personal=0.3)
+    options = evolve(SMALL, users=400, tastes=0.5, decay=0.5, window=6, sequels=0.3, personal=0.15)
     by_lag = [uplift(options, lag) for lag in (1, 3, 6)]
     assert by_lag == sorted(by_lag, reverse=True)
     assert by_lag[0] > 2 * by_lag[2]

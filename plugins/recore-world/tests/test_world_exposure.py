@@ -87,7 +87,7 @@ def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
     counts, expected = counts[expected > 0], expected[expected > 0]
     freedom = len(counts) - 1
     ratio = float(((counts - expected) ** 2 / expected).sum() / freedom)
-    return (ratio ** (1 / 3) - 1 + 2 / (9 * freedom)) / np.sqrt(2 / (9 * freedom))
+    return float((ratio ** (1 / 3) - 1 + 2 / (9 * freedom)) / np.sqrt(2 / (9 * freedom)))
 
 
 @pytest.mark.parametrize("m", [0, 1, 2, 9])

@@ -63,10 +63,11 @@ def test_a_replica_has_other_users_in_the_same_catalogue(world: World, log: pl.D
     assert_frame_equal(other.items(), world.items())
     assert (other.counts != world.counts).any()
     both = min(len(other), len(world))
-    assert (other.log()["item"].head(both) == log["item"].head(both)).mean() < 0.2
+    same = (other.log()["item"].head(both) == log["item"].head(both)).sum()
+    assert same < 0.2 * both
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=7)
 @given(block=st.integers(1, 130))
 def test_blocks_of_any_size_give_the_same_log_to_the_last_bit(block: int) -> None:
     options = evolve(SMALL, users=40)
@@ -125,7 +126,7 @@ def test_items_are_met_between_birth_and_retirement_only(world: World, log: pl.D
 def test_users_meet_an_item_once_unless_repeats_are_wanted(log: pl.DataFrame) -> None:
     assert not log.select(pl.struct("user", "item").is_duplicated().any()).item()
     again = World(evolve(SMALL, repeats=True, boredom=0.0)).log()
-    assert again.select(pl.struct("user", "item").is_duplicated().mean()).item() > 0.05
+    assert again.select(pl.struct("user", "item").is_duplicated().sum()).item() > 0.05 * len(log)
 
 
 def test_creators_are_users_who_also_take_part(world: World, log: pl.DataFrame) -> None:

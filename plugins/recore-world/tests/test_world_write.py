@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -61,8 +62,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     world = World(SMALL)
     frames = world.frames
 
-    def broken(**arguments: int) -> object:
-        yield next(iter(frames(**arguments)))
+    def broken(*, block: int) -> Iterator[pl.DataFrame]:
+        yield next(frames(block=block))
         raise OSError("no space left")
 
     monkeypatch.setattr(world, "frames", broken)
