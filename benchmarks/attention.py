@@ -132,7 +132,7 @@ def main() -> None:
             torch.set_num_threads(threads)
             rounds = options.rounds if lengths.max() < 1000 else max(options.rounds // 4, 3)
             found.append(smallest(cases(lengths, heads), rounds))
-        print(f"\n{label}: ms (times `none`)")
+        print(f"\n{label}: ms (times `none`)", flush=True)
         print(" " * 22 + "".join(f"{f'{t} thr, {h} heads':>20}" for t, h in columns))
         for name in found[0]:
             cells = (f"{times[name]:.1f} ({times[name] / times['none']:.2f})" for times in found)

@@ -19,7 +19,7 @@ from recore.engine.machine import Machine
 from recore.engine.recommend import Limits, as_ids, known_ids, recommend
 from recore.engine.report import Reporter
 from recore.engine.rundir import RunFolder
-from recore.errors import RecipeError
+from recore.errors import DataError, RecipeError, RunFolderError
 from recore.histories import queries_of
 from recore.recipe import Recipe, load_cells
 
@@ -60,7 +60,9 @@ class Result:
         exclude: Sequence[int | str] = (),
     ) -> pl.DataFrame:
         """Up to `k` items for each history, in the data's own ids: `query`, `rank`, `item`, `score`, and
-        `title` where the data has titles. Raises DataError for candidates that are unknown."""
+        `title` where the data has titles. Raises DataError for candidates that are unknown, and for k < 1."""
+        if k < 1:
+            raise DataError(f"k: expected at least 1, got {k}")
         scorer = self.opened.scorer
         tokenizer = scorer.tokenizer
         asked = [entry if isinstance(entry, Query) else Query(history=list(entry)) for entry in histories]
@@ -72,16 +74,16 @@ class Result:
             queries.time,
         )
         limits = Limits(
-            k=k,
-            keep_seen=keep_seen,
-            candidates=None
-            if candidates is None
-            else known_ids(pl.Series(list(candidates)), tokenizer, "candidates"),
-            exclude=known_ids(pl.Series(list(exclude), dtype=None), tokenizer, "exclude")
-            if len(exclude)
-            else Limits().exclude,
+            k,
+            keep_seen,
+            None if candidates is None else known_ids(_series(candidates), tokenizer, "candidates"),
+            known_ids(_series(exclude), tokenizer, "exclude"),
         )
         return with_titles(recommend(scorer, queries, limits, self.opened.seed), self.opened.items)
+
+
+def _series(ids: Sequence[int | str]) -> pl.Series:
+    return pl.Series(list(ids), strict=False)
 
 
 def with_titles(frame: pl.DataFrame, items: pl.DataFrame | None) -> pl.DataFrame:
@@ -129,4 +131,6 @@ def run(
 def open_run(path: Path | str) -> Result:
     """A run that is finished. Raises RunFolderError."""
     folder = RunFolder.open(Path(path))
+    if not folder.finished:
+        raise RunFolderError(f"{path} is not finished; go on with: recore resume {path}")
     return Result(folder.path, folder.json("record.json"))

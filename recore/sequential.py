@@ -224,7 +224,10 @@ class SequentialTraining:
                         with torch.no_grad():
                             negatives = entry.sampler.draw(batch, StepScores(hidden, table), random)
                     value = entry.loss.loss(hidden, targets, table, negatives)
-                    total = total + value.total * (entry.weight / weights[entry.name])
+                    weight = weights[entry.name]
+                    # Where nothing counts there is nothing to divide by, and 0 · ∞ would spoil the gradient.
+                    share = torch.where(weight > 0, entry.weight / weight, torch.zeros_like(weight))
+                    total = total + value.total * share
                     there = reported.get(entry.name, (0.0, 0.0))
                     reported[entry.name] = (
                         there[0] + float(value.total.detach()),

@@ -97,6 +97,14 @@ def test_masks_have_the_stated_rate_and_differ_by_tile(rate: float) -> None:
     assert torch.equal(masks[0], dropout.mask(0, torch.empty(1000, 1001)))
 
 
+def test_tiles_of_one_call_have_masks_of_their_own() -> None:
+    """Equal weights and values of one: a row receives the part of its weights that was kept."""
+    view = view_of(128)
+    q, ones = torch.zeros(128, 1, 2), torch.ones(128, 1, 2)
+    kept = attend(q, q, ones, view, causal=False, dropout=0.5)
+    assert not torch.equal(kept[:64], kept[64:])
+
+
 def test_no_dropout_draws_nothing() -> None:
     view = view_of(6)
     q, k, v = tensors(view)

@@ -26,31 +26,31 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def run(args: argparse.Namespace) -> int:
     """Measure."""
     import json
+    import sys
 
     from rich.console import Console
 
     from recore.cli.common import warn_of_other_code
     from recore.cli.reporting import card, figures
+    from recore.engine.record import intervals
     from recore.engine.run import reopen
-    from recore.statistics import interval
+    from recore.engine.rundir import write_aside
 
     opened = reopen(args.folder)
     warn_of_other_code(opened)
     prepared = opened.prepared()
     measured = prepared.examination(args.part).ask(opened.scorer, prepared.evaluators)
     frame = measured.frame
-    intervals = {
-        name: list(interval(frame[name].to_numpy(), seed=opened.seed))
-        for name in measured.totals
-        if name in frame.columns and len(frame)
-    }
+    ranges = intervals(frame, list(measured.totals), opened.seed)
+    if not opened.folder.finished:
+        print("note: this run is not finished; these are its best weights so far", file=sys.stderr)
     if args.users:
-        frame.write_parquet(args.users)
+        write_aside(args.users, frame.write_parquet)
     if args.json:
-        content = {"part": args.part, "totals": dict(measured.totals), "intervals": intervals}
+        content = {"part": args.part, "totals": dict(measured.totals), "intervals": ranges}
         print(json.dumps({**content, "groups": measured.groups, "counts": measured.counts}, default=str))
         return 0
     console = Console(highlight=False)
-    figures(console, measured.totals, intervals, f"{args.part}, {len(frame):,} users")
+    figures(console, measured.totals, ranges, f"{args.part}, {len(frame):,} users")
     card(console, prepared.card["protocol"])
     return 0

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         about = {
             "run": str(opened.folder.path),
+            "weights": opened.weights_digest(),
             "k": args.k,
             "keep_seen": args.keep_seen,
             "candidates": None if candidates is None else sorted(candidates.tolist()),
@@ -137,8 +138,8 @@ def _lines(path: Path, blank: bool = False) -> pl.Series:
 
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise _bad(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _bad(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return pl.Series([line for line in text.splitlines() if blank or line.strip()], dtype=pl.String)
 
 
@@ -149,26 +150,25 @@ def _bad(message: str) -> Exception:
 
 
 def _print(frame: pl.DataFrame, queries: Queries, opened: Opened) -> None:
+    import sys
+
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     titles = _titles(opened)
+    names = ["rank", "item", *(["title"] if "title" in frame.columns else []), "score"]
     for number in range(len(queries)):
-        rows = frame.filter(frame["query"] == number)
         history = queries.events["item"][int(queries.offsets[number]) : int(queries.offsets[number + 1])]
         user = "" if queries.users is None else f"user {queries.users[number]}: "
-        shown = ", ".join(titles.get(item, str(item)) for item in history.tail(5))
+        shown = ", ".join(str(titles.get(item, item)) for item in history.tail(5))
         more = f"… ({len(history)} events) " if len(history) > 5 else ""
-        columns: list[Any] = ["rank", "item", *(["title"] if "title" in frame.columns else []), "score"]
-        table = Table(
-            *columns, title=f"{user}after {more}{shown}", title_justify="left", box=None, title_style="bold"
-        )
-        for row in rows.iter_rows(named=True):
-            cells = [str(row["rank"]), str(row["item"])]
-            if "title" in frame.columns:
-                cells.append(str(row["title"] or ""))
-            table.add_row(*cells, f"{row['score']:.3f}")
+        console.print(f"{user}after {more}{shown or 'nothing'}", style="bold", markup=False)
+        table = Table(*names, box=None, pad_edge=False)
+        for row in frame.filter(frame["query"] == number).iter_rows(named=True):
+            cells = [f"{row[name]:.3f}" if name == "score" else str(row[name] or "") for name in names]
+            table.add_row(*[Text(cell) for cell in cells])
         console.print(table)
         console.print()
 

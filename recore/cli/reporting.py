@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,27 @@ def figures(
     table.add_column("95% interval", justify="right")
     for name, value in totals.items():
         low_high = intervals.get(name)
-        table.add_row(name, f"{value:.4f}", f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else "")
+        table.add_row(Text(name), f"{value:.4f}", f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else "")
+    console.print(table)
+
+
+def summary(records: Sequence[Mapping[str, Any]]) -> None:
+    """A row for each of several runs."""
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    measured = records[0]["test"]
+    names = [name for name in SHOWN if name in measured] or list(measured)[:2]
+    table = Table("cell", "seed", title="all runs", title_justify="left", box=None, title_style="bold")
+    for name in names:
+        table.add_column(Text(name), justify="right")
+        table.add_column("95% interval", justify="right")
+    for record in records:
+        cells = [str(record["cell"]), str(record["seed"])]
+        for name in names:
+            value, interval = record["test"].get(name), record["intervals"].get(name)
+            cells.append("" if value is None else f"{value:.4f}")
+            cells.append(f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "")
+        table.add_row(*[Text(cell) for cell in cells])
+    console.print()
     console.print(table)
 
 

@@ -32,7 +32,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Run every cell and seed."""
-    from recore.cli.reporting import reporter
+    from recore.cli.reporting import reporter, summary
     from recore.engine.record import keep_record
     from recore.engine.run import run as run_one
     from recore.errors import RecipeError
@@ -46,11 +46,15 @@ def run(args: argparse.Namespace) -> int:
             raise RecipeError(f"--cell {', '.join(sorted(unknown))}: no such cell; this recipe has {known}")
         cells = [cell for cell in cells if cell.cell in args.cell]
     machine = machine_of(args)
+    records = []
     for cell in cells:
         for seed in args.seed or cell.seeds:
             folder = run_one(cell, seed, machine, args.runs, reporter(args.quiet, args.json))
+            records.append(folder.json("record.json"))
             if args.quiet:
-                print(folder.path)
+                print(folder.path, flush=True)
             if args.record:
-                keep_record(args.record, folder.json("record.json"))
+                keep_record(args.record, records[-1])
+    if len(records) > 1 and not args.quiet and not args.json:
+        summary(records)
     return 0

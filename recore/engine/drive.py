@@ -189,6 +189,8 @@ class _Loop:
                 f"{self.folder.path / 'metrics.jsonl'} has {len(self.lines)} lines, but the checkpoint is of "
                 f"{loop['epochs']} epochs (run anew)"
             )
+        if self.best and not (self.folder.path / self.best).is_dir():
+            raise RunFolderError(f"{self.folder.path / self.best}, the best weights, are gone (run anew)")
         self.folder.write_metrics(self.lines)
         self._forget_weights()  # those that were written after this checkpoint
         self.fit.reporter.note(f"resumed after {len(self.lines)} epochs, at step {loop['step']}")

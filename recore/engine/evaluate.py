@@ -67,6 +67,7 @@ class Examination:
         self.seen: Ragged = seen_items(histories)
         self.in_history = _contains(self.seen, self.targets)
         self.cold = (self.targets < 0) | ~np.isin(self.targets, trained)
+        self.events: Ids = interactions.events["event"].gather(holdout.target).to_numpy()
         self.ties = tie_order(tokenizer.items_of(np.arange(self.items)), seed)
 
     def ask(self, scorer: Scorer, evaluators: Sequence[Evaluator]) -> Evaluated:
@@ -109,6 +110,7 @@ class Examination:
             length=self.lengths[begin:end],
             cold=self.cold[begin:end],
             in_history=self.in_history[begin:end],
+            event=self.events[begin:end],
         )
 
 

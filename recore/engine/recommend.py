@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from attrs import field, frozen
 from recore.contracts.data import Tokenizer
 from recore.contracts.scoring import Queries, Scorer
 from recore.data import Ids
-from recore.engine.evaluate import SCORES_AT_ONCE
+from recore.digest import digest_frame
+from recore.engine import evaluate
 from recore.engine.ranks import rank_block, tie_order
 from recore.engine.rundir import read_json, write_aside, write_json
 from recore.errors import DataError
@@ -61,16 +62,18 @@ def known_ids(given: pl.Series, tokenizer: Tokenizer, what: str) -> Ids:
 
 
 def as_ids(given: pl.Series, tokenizer: Tokenizer) -> pl.Series:
-    """Ids as the data types them: text from a command line or a file may stand for integers. What cannot be
-    such an id becomes one that is unknown."""
-    if not tokenizer.items:
-        return given
+    """Ids as the data types them: text from a command line or a file may stand for integers, and integers for
+    text. Text that cannot be such an id becomes a missing one, which is unknown.
+
+    Raises DataError for what is neither integers nor text.
+    """
     wanted = tokenizer.items_of(np.zeros(1, dtype=np.int64)).dtype
-    if given.dtype == wanted:
-        return given
-    if wanted.is_integer() and given.dtype == pl.String:
-        return given.str.strip_chars().cast(wanted, strict=False).fill_null(-(2**31))
-    return given.cast(wanted, strict=False)
+    if given.dtype == wanted or (not len(given) and given.dtype == pl.Null):
+        return given.cast(wanted)
+    if given.dtype.is_integer() or given.dtype == pl.String:
+        text = given.cast(pl.String).str.strip_chars() if wanted.is_integer() else given
+        return text.cast(wanted, strict=False)
+    raise DataError(f"expected item ids, integers or text, got {given.dtype}")
 
 
 def recommend(scorer: Scorer, queries: Queries, limits: Limits, seed: int = 0) -> pl.DataFrame:
@@ -79,14 +82,12 @@ def recommend(scorer: Scorer, queries: Queries, limits: Limits, seed: int = 0) -
     tokenizer = scorer.tokenizer
     ties = tie_order(tokenizer.items_of(np.arange(tokenizer.items)), seed)
     closed = limits.closed(tokenizer.items)
-    step = max(1, SCORES_AT_ONCE // max(tokenizer.items, 1))
-    frames = [
-        _block(scorer, queries.block(begin, begin + step), limits.k, limits.keep_seen, closed, ties, begin)
-        for begin in range(0, len(queries), step)
-    ]
-    if not frames:
-        return pl.DataFrame({"query": [], "rank": [], "item": [], "score": []})
-    return pl.concat(frames)
+    k = min(limits.k, tokenizer.items)
+    step = max(1, evaluate.SCORES_AT_ONCE // max(tokenizer.items, 1))
+    return pl.concat(
+        _block(scorer, queries.block(begin, begin + step), k, limits.keep_seen, closed, ties, begin)
+        for begin in range(0, max(len(queries), 1), step)  # without queries: one empty block
+    )
 
 
 def _block(
@@ -128,22 +129,27 @@ def stream(
     queries: Queries,
     limits: Limits,
     out: Path,
-    about: dict[str, Any],
+    about: Mapping[str, Any],
     seed: int = 0,
     wrote: Callable[[int, int], None] | None = None,
 ) -> Iterator[Path]:
     """Write everybody's lists to `out/part-*.parquet`, going on where an earlier call stopped. `about` says
     what is asked of whom; a folder that holds the answer to another question is refused."""
-    users = [] if queries.users is None else queries.users.to_list()
-    digest = hashlib.sha256(json.dumps([about, users, queries.offsets.tolist()], default=str).encode())
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    digest_frame(digest, "histories", queries.events.select("item"))
+    digest.update(np.ascontiguousarray(queries.offsets, dtype="<i8").tobytes())
+    if queries.users is not None:
+        digest_frame(digest, "users", queries.users.alias("user").to_frame())
     manifest = {**about, "queries": len(queries), "part": USERS_AT_ONCE, "sha256": digest.hexdigest()}
     held = out / "about.json"
-    if held.exists() and read_json(held) != json.loads(json.dumps(manifest, default=str)):
-        raise DataError(f"{out} holds the answer to another question (see {held}); name another folder")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is no folder; name another one")
     if not held.exists():
         if out.exists() and any(out.iterdir()):
             raise DataError(f"{out} is not empty and holds no about.json; name another folder")
-        write_json(held, json.loads(json.dumps(manifest, default=str)))
+        write_json(held, manifest)
+    elif read_json(held) != manifest:
+        raise DataError(f"{out} holds the answer to another question (see {held}); name another folder")
     count = -(-len(queries) // USERS_AT_ONCE)
     for number in range(count):
         path = out / f"part-{number:05d}.parquet"

@@ -5,11 +5,12 @@ Its form is documented in docs/reference/records.md; `RECORD_FORMAT` rises when 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from recore.engine.evaluate import Evaluated
 from recore.engine.machine import Machine, peak_memory_mib, versions
@@ -32,7 +33,6 @@ def make_record(
 ) -> dict[str, Any]:
     """The record, with 95% intervals over users of every test metric."""
     frame = test.frame
-    metrics = [name for name in test.totals if name in frame.columns]
     best = max((line["epoch"] for line in lines if line["best"]), default=None)
     return {
         "format": RECORD_FORMAT,
@@ -42,25 +42,33 @@ def make_record(
         "card": card,
         "test": dict(test.totals),
         "validation": dict(validation),
-        "intervals": {
-            name: list(interval(frame[name].to_numpy(), seed=seed)) for name in metrics if len(frame)
-        },
+        "intervals": intervals(frame, list(test.totals), seed),
         "groups": dict(test.groups),
         "counts": {**dict(facts.get("counts", {})), **dict(test.counts)},
-        "users": len(frame),
+        "users": frame["user"].n_unique(),
         "epochs": len(lines),
         "best_epoch": best,
-        "seconds_per_epoch": round(float(np.mean([line["seconds"] for line in lines])), 3) if lines else 0.0,
-        "validation_seconds_per_epoch": round(
-            float(np.mean([line["validation_seconds"] for line in lines])), 3
-        )
-        if lines
-        else 0.0,
+        "seconds_per_epoch": _mean(lines, "seconds"),
+        "validation_seconds_per_epoch": _mean(lines, "validation_seconds"),
         "peak_memory_mib": max([peak_memory_mib(), *(line["peak_memory_mib"] for line in lines)]),
         "parameters": facts.get("parameters"),
         "machine": machine.describe(),
         "versions": {**versions(), "plugins": facts.get("plugins", [])},
     }
+
+
+def intervals(frame: pl.DataFrame, metrics: Sequence[str], seed: int) -> dict[str, list[float]]:
+    """95% bootstrap intervals over users of the metrics that the frame holds a row of for each target."""
+    users = frame["user"]
+    return {
+        name: list(interval(frame[name].to_numpy(), seed=seed, users=users))
+        for name in metrics
+        if name in frame.columns and len(frame)
+    }
+
+
+def _mean(lines: Sequence[Mapping[str, Any]], key: str) -> float:
+    return round(float(np.mean([line[key] for line in lines])), 3) if lines else 0.0
 
 
 def record_path(root: Path, record: Mapping[str, Any]) -> Path:

@@ -24,12 +24,12 @@ from recore.contracts.learning import Trainer
 from recore.contracts.scoring import Evaluator, Model, Scorer
 from recore.data import Interactions
 from recore.engine.card import protocol_card
-from recore.engine.drive import Fit
-from recore.engine.evaluate import Evaluated, Examination
-from recore.engine.machine import Machine
+from recore.engine.drive import Fit, Interrupted
+from recore.engine.evaluate import Examination
+from recore.engine.machine import Machine, reset_peak_memory
 from recore.engine.record import make_record
 from recore.engine.report import Reporter, Silent
-from recore.engine.rundir import FORMAT, RunFolder, write_aside, write_json
+from recore.engine.rundir import FORMAT, RunFolder, remove, write_aside, write_json
 from recore.errors import DataError, Problem, RecipeError, RunFolderError
 from recore.recipe import Recipe, from_tree, make_builder, to_yaml, with_frames
 
@@ -111,6 +111,10 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
     """
     machine.prepare()
     context = first_context(recipe, seed, machine)
+    if not recipe.evaluators:
+        raise RecipeError(
+            Problem("expected at least one evaluator, got none", recipe.model.where, "evaluators")
+        )
     evaluators: list[Evaluator] = [context.build(part) for part in recipe.evaluators]
     trainer: Trainer | None = context.build(recipe.trainer) if recipe.trainer else None
     _check_metric(recipe, evaluators, trainer)
@@ -118,6 +122,11 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
     parts: SplitParts = context.build(recipe.split).parts(log)
     if not len(parts.train):
         raise DataError(Problem("the training part is empty", recipe.split.where, recipe.split.path))
+    if not len(parts.test):
+        counts = ", ".join(f"{count:,} {what}" for what, count in parts.counts.items() if count)
+        raise DataError(
+            Problem("the test part holds no target", recipe.split.where, recipe.split.path, counts)
+        )
     training = log.rows(parts.train)
     context = evolve(context, interactions=training)
     if tokenizer is None:
@@ -143,7 +152,7 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
         ]
     if problems:
         raise RecipeError(problems)
-    metric = trainer.metric if trainer is not None else None
+    metric = trainer.metric if trainer is not None and len(parts.validation) else None
     card = protocol_card(recipe, log, steps, parts, evaluators, metric, seed)
     return Prepared(recipe, seed, machine, log, steps, parts, context, evaluators, trainer, card)
 
@@ -180,13 +189,15 @@ def run(
 ) -> RunFolder:
     """One recipe, one cell, one seed: a finished run folder under `root`."""
     reporter = reporter or Silent()
+    reset_peak_memory()
     prepared = prepare(recipe, seed, machine)
-    assert prepared.context.tokenizer is not None
+    model = prepared.model()
     identity = json.dumps([recipe.tree, recipe.cell, seed], sort_keys=True, default=str)
     folder = RunFolder.new(root, recipe.name, recipe.cell, hashlib.sha256(identity.encode()).hexdigest()[:8])
     folder.publish(lambda path: _start(path, prepared))
-    _announce(prepared, folder, reporter)
-    return _go_on(prepared, folder, reporter)
+    with folder.held():
+        _announce(prepared, model, folder, reporter)
+        return _go_on(prepared, model, folder, reporter)
 
 
 def resume(path: Path, machine: Machine | None = None, reporter: Reporter | None = None) -> RunFolder:
@@ -197,30 +208,39 @@ def resume(path: Path, machine: Machine | None = None, reporter: Reporter | None
     if folder.finished:
         reporter.note(f"{folder.path} is finished already")
         return folder
-    changed = other_code(recipe_of(folder), folder)
-    if changed:
-        raise RunFolderError(
-            f"{folder.path} began with other code of {', '.join(changed)}, so it would not end with the same "
-            "numbers; put that code back, or run anew"
-        )
-    prepared = _again(folder, machine)
-    return _go_on(prepared, folder, reporter)
+    reset_peak_memory()
+    with folder.held():
+        changed = other_code(recipe_of(folder), folder)
+        if changed:
+            raise RunFolderError(
+                f"{folder.path} began with other code of {', '.join(changed)}, so it would not end with the "
+                "same numbers; put that code back, or run anew"
+            )
+        about = folder.json("run.json")
+        # As many threads as it had, for the same numbers, where it was left to torch.
+        threads = about["options"]["threads"] or about["machine"]["cores"]
+        prepared = _again(folder, machine or Machine(**{**about["options"], "threads": threads}))
+        return _go_on(prepared, prepared.model(), folder, reporter)
 
 
-def _again(folder: RunFolder, machine: Machine | None = None) -> Prepared:
+def _again(folder: RunFolder, machine: Machine) -> Prepared:
     """The run's recipe over its data, checked to be the same as when it began."""
     about = folder.json("run.json")
     recipe = recipe_of(folder)
-    machine = machine or Machine(**about["options"])
     tokenizer = saved_tokenizer(recipe, folder, about["seed"], machine)
     prepared = prepare(recipe, about["seed"], machine, tokenizer)
-    before, now = folder.json("card.json")["protocol"], prepared.card["protocol"]
+    before, now = folder.json("card.json")["protocol"], _plain(prepared.card["protocol"])
     changed = [key for key in before if before[key] != now.get(key)]
     if changed:
         raise RunFolderError(
             f"{folder.path}: {', '.join(changed)} differ from when the run began (is the data the same?)"
         )
     return prepared
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    return json.loads(json.dumps(value))
 
 
 def recipe_of(folder: RunFolder) -> Recipe:
@@ -238,7 +258,9 @@ def other_code(recipe: Recipe, folder: RunFolder) -> list[str]:
         now = held.get(entry["name"], {"version": "missing", "sha256": ""})
         if now["sha256"] != entry["sha256"]:
             same = now["version"] == entry["version"]
-            changed.append(f"{entry['name']} {entry['version']} ({'edited' if same else 'now ' + now['version']})")
+            changed.append(
+                f"{entry['name']} {entry['version']} ({'edited' if same else 'now ' + now['version']})"
+            )
     return changed
 
 
@@ -265,6 +287,11 @@ def _start(path: Path, prepared: Prepared) -> None:
         "loose": loose,
         "data": prepared.log.summary(),
         "split": dict(prepared.parts.counts),
+        "facts": {
+            "columns": sorted(prepared.context.facts.columns or ()),
+            "users": prepared.context.facts.users,
+            "order_across_users": prepared.context.facts.order_across_users,
+        },
     }
     write_json(path / "run.json", about)
     write_json(path / "card.json", prepared.card)
@@ -296,7 +323,7 @@ def _keep_files(recipe: Recipe, path: Path) -> tuple[Any, list[str]]:
     return with_frames(recipe.tree, written), loose
 
 
-def _announce(prepared: Prepared, folder: RunFolder, reporter: Reporter) -> None:
+def _announce(prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter) -> None:
     recipe = prepared.recipe
     reporter.plan(
         {
@@ -316,7 +343,7 @@ def _announce(prepared: Prepared, folder: RunFolder, reporter: Reporter) -> None
                 {"path": part.path, "use": part.name, "version": recipe.plugins.version(part.provider)}
                 for part in recipe.parts()
             ],
-            "parameters": parameters(prepared.model()),
+            "parameters": parameters(model),
             "machine": prepared.machine.describe(),
             "folder": str(folder.path),
         }
@@ -333,9 +360,17 @@ def parameters(model: Model) -> dict[str, int]:
     return counts
 
 
-def _go_on(prepared: Prepared, folder: RunFolder, reporter: Reporter) -> RunFolder:
+def _go_on(prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter) -> RunFolder:
     """Fit from wherever the folder stands, measure once on test, record."""
-    model = prepared.model()
+    try:
+        _finish(prepared, model, folder, reporter)
+    except KeyboardInterrupt:
+        # Between training's steps Ctrl-C is heard there; this one came while measuring, or was the second.
+        raise Interrupted(f"interrupted; go on with: recore resume {folder.path}") from None
+    return folder
+
+
+def _finish(prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter) -> None:
     fit = prepared.fit(folder, reporter)
     fit.notify("recore_run_started", run=folder.path, card=prepared.card)
     scorer = model.fit(prepared.log, prepared.parts, fit)
@@ -343,7 +378,7 @@ def _go_on(prepared: Prepared, folder: RunFolder, reporter: Reporter) -> RunFold
         write_aside(folder.path / "model", model.save)
     test = prepared.examination("test").ask(scorer, prepared.evaluators)
     validation = fit.validate(scorer)
-    _write_users(folder, test)
+    write_aside(folder.path / "users-test.parquet", test.frame.write_parquet)
     facts = {
         "counts": {**prepared.log.counts, **prepared.parts.counts},
         "parameters": parameters(model),
@@ -360,13 +395,9 @@ def _go_on(prepared: Prepared, folder: RunFolder, reporter: Reporter) -> RunFold
         facts,
     )
     write_json(folder.path / "record.json", record)
+    remove(folder.path / "models")  # the best of them is `model` by now
     reporter.done(record, folder.path)
     fit.notify("recore_run_ended", run=folder.path, record=record)
-    return folder
-
-
-def _write_users(folder: RunFolder, test: Evaluated) -> None:
-    write_aside(folder.path / "users-test.parquet", test.frame.write_parquet)
 
 
 @define
@@ -382,6 +413,14 @@ class Opened:
     context: Context
     items: pl.DataFrame | None
     changed: list[str]
+    weights: Path
+
+    def weights_digest(self) -> str:
+        """sha256 over the files of the weights that answer."""
+        digest = hashlib.sha256()
+        for file in sorted(path for path in self.weights.rglob("*") if path.is_file()):
+            digest.update(file.relative_to(self.weights).as_posix().encode() + b"\0" + file.read_bytes())
+        return digest.hexdigest()
 
     def prepared(self) -> Prepared:
         """The run's data, read again and checked to be the same."""
@@ -397,7 +436,14 @@ def reopen(path: Path, machine: Machine | None = None) -> Opened:
     machine = machine or Machine(**about["options"])
     machine.prepare()
     tokenizer = saved_tokenizer(recipe, folder, about["seed"], machine)
-    facts = Facts(items=tokenizer.items, tokens=tokenizer.tokens)
+    of_data = about["facts"]
+    facts = Facts(
+        columns=frozenset(of_data["columns"]),
+        items=tokenizer.items,
+        tokens=tokenizer.tokens,
+        users=of_data["users"],
+        order_across_users=of_data["order_across_users"],
+    )
     context = first_context(recipe, about["seed"], machine)
     context = evolve(context, tokenizer=tokenizer, facts=context.facts.merged(facts))
     weights = folder.path / "model"
@@ -410,6 +456,5 @@ def reopen(path: Path, machine: Machine | None = None) -> Opened:
     scorer = model.load(weights, Fit(recipe=recipe, context=context, machine=machine, folder=folder))
     table = folder.path / "items.parquet"
     items = pl.read_parquet(table) if table.exists() else None
-    return Opened(
-        folder, recipe, about["seed"], machine, scorer, context, items, other_code(recipe, folder)
-    )
+    changed = other_code(recipe, folder)
+    return Opened(folder, recipe, about["seed"], machine, scorer, context, items, changed, weights)

@@ -128,9 +128,12 @@ class RunFolder:
         write_aside(self.path, write)
         latest = self.path.parent / "latest"
         beside = latest.with_name(f".latest.{os.getpid()}.partial")
-        remove(beside)
-        beside.symlink_to(self.path.name)
-        beside.replace(latest)
+        try:
+            remove(beside)
+            beside.symlink_to(self.path.name)
+            beside.replace(latest)
+        finally:
+            remove(beside)
 
     def json(self, name: str) -> Any:
         """The content of one of its JSON files."""

@@ -185,11 +185,15 @@ def _read_text(source: Source, path: Path, kind: Format, wanted: list[str]) -> p
         quote_char=quote,
         has_header=source.header is None,
         infer_schema=False,
-        new_columns=source.header,
     )
     names = list(frame.collect_schema())
-    if source.header is not None and len(names) != len(source.header):
-        raise DataError(f"{path}: `header` names {len(source.header)} columns, but the file has {len(names)}")
+    if source.header is not None:
+        if len(names) != len(source.header):
+            raise DataError(
+                f"{path}: `header` names {len(source.header)} columns, but the file has {len(names)}"
+            )
+        frame = frame.rename(dict(zip(names, source.header, strict=True)))
+        names = source.header
     if problems := _missing(wanted, names, str(path), source):
         raise DataError(problems)
     return frame.select(wanted).collect()

@@ -7,6 +7,7 @@ from Python they are relative to the working directory.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -218,6 +219,10 @@ class Since:
     def _one_of_two(self, attribute: object, value: str | None) -> None:
         if (self.time is None) == (value is None):
             raise ValueError(f"expected `time` or `date`, got {'neither' if value is None else 'both'}")
+        try:
+            datetime.fromisoformat(value or "1970-01-01")
+        except ValueError as error:
+            raise ValueError(f"expected a date as in 2009-01-31, got {value!r}") from error
 
     def problems(self, facts: Facts) -> list[str]:
         """Times have to be there."""

@@ -96,4 +96,6 @@ def _seconds(column: pl.Series) -> pl.Series:
     parts = column.cast(pl.Datetime("us")).to_physical()
     if (parts % 1_000_000 == 0).all():
         return parts // 1_000_000
-    return parts / 1_000_000
+    # Divided by numpy: polars multiplies by the reciprocal, which is off by a bit.
+    floats = pl.Series(column.name, parts.fill_null(0).to_numpy() / 1e6)
+    return pl.select(pl.when(parts.is_not_null()).then(floats).alias(column.name)).to_series()
