@@ -89,6 +89,7 @@ class Facts:
     log_q: str | None = None  # what that sampler claims of its log_q
     exclude: str | None = None  # which own items that sampler never draws
     columns: frozenset[str] | None = None  # columns of the data (known at load)
+    computed: frozenset[str] | None = None  # columns that the model fills itself, which no data needs to have
     items: int | None = None  # V, rows that score (known at load)
     tokens: int | None = None  # rows of the embedder, special ones included (known at load)
     users: int | None = None  # training histories (known at load)

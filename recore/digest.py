@@ -150,13 +150,14 @@ def _hash_column(column: pl.Series) -> Words:
 
 def _hash_text(column: pl.Series) -> Words:
     """blake2b once per distinct text, then looked up."""
-    codes = column.rank("dense").to_numpy().astype(np.int64) - 1
-    texts = column.unique().sort()
+    texts = column.rename("text").unique()
     words = np.empty(len(texts), dtype=np.uint64)
     for start in range(0, len(texts), BLOCK):
         block = texts.slice(start, BLOCK)
         words[start : start + BLOCK] = [_word(text) for text in block.to_list()]
-    return words[codes] if len(codes) else words
+    table = pl.DataFrame({"text": texts, "word": words})
+    asked = pl.DataFrame({"text": column})
+    return asked.join(table, on="text", how="left", maintain_order="left")["word"].to_numpy()
 
 
 def _hash_lists(column: pl.Series) -> Words:

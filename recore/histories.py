@@ -84,8 +84,8 @@ def queries_of(queries: list[Query], dtype: pl.DataType | None = None) -> Querie
     return Queries(
         frame,
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        None if any(user is None for user in users) else pl.Series("user", users),
-        None if any(time is None for time in target) else np.asarray(target),
+        None if not users or any(user is None for user in users) else pl.Series("user", users),
+        None if not target or any(time is None for time in target) else np.asarray(target),
     )
 
 

@@ -218,6 +218,8 @@ class SequentialTraining:
                 table = self.model.embedder.table()
                 total = hidden.new_zeros(())
                 for entry in self.losses:
+                    if entry.name not in weights:  # a trainer may take turns
+                        continue
                     negatives = None
                     if entry.sampler is not None:
                         random = generator(self.seed, "negatives", entry.name, step, micro)

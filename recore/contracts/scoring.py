@@ -123,11 +123,12 @@ class Model(Protocol):
 
 @frozen
 class Wants:
-    """What an evaluator asks of the engine: the longest list, and which of the user's items are no
-    candidates (`history`: all of the query's, none: they stay)."""
+    """What an evaluator asks of the engine: the longest list, which of the user's items are no candidates
+    (`history`: all of the query's, none: they stay), and whether it reads full rows of scores."""
 
     k: int = 10
     seen: Literal["history", "none"] = "history"
+    scores: bool = False
 
 
 @frozen
@@ -144,9 +145,10 @@ class Evaluation:
 class Block:
     """A row per query and target: `users (n,)` in the data's own ids; `targets (n,)` item ids (−1: cold);
     `rank (n,)` from 1, pessimistic, V + 1 where the target is no candidate; `candidates (n,)`; `top (n, k)`
-    item ids, −1 where fewer are left; `length (n,)` of the history; `cold (n,)` never seen in training;
+    item ids, −1 where fewer are left, k at least what was wanted; `length (n,)` of the history; `cold (n,)` never seen in training;
     `in_history (n,)`: the target is among the items of its history; `event (n,)`: the log's row id of the
-    target, where known (it tells the targets of one user apart)."""
+    target, where known (it tells the targets of one user apart); `scores (n, V)` before the seen filter, for
+    evaluators that want them, not to be written to."""
 
     users: pl.Series
     targets: Ids
@@ -157,6 +159,7 @@ class Block:
     cold: npt.NDArray[np.bool_] = field(kw_only=True)
     in_history: npt.NDArray[np.bool_] = field(kw_only=True)
     event: Ids | None = field(default=None, kw_only=True)
+    scores: Tensor | None = field(default=None, kw_only=True)
 
 
 @runtime_checkable

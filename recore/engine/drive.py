@@ -87,8 +87,8 @@ class Fit:
 
     @property
     def columns(self) -> frozenset[str]:
-        """The columns of the log that some part reads."""
-        return self.recipe.columns
+        """The columns of the log that some part reads, without those that the model fills itself."""
+        return self.recipe.columns - (self.recipe.facts.computed or frozenset())
 
     def _build(self, part: Part[Any] | None, key: str) -> Any:
         if part is None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from recore.contracts.data import Holdout, Tokenizer
 from recore.contracts.scoring import Block, Evaluation, Evaluator, Queries, Scorer
@@ -86,7 +86,7 @@ class Examination:
                 block = self._block(scores, begin, end, k, hide_seen=seen == "history")
                 for evaluator in evaluators:
                     if evaluator.wants.seen == seen:
-                        evaluator.update(block)
+                        evaluator.update(evolve(block, scores=scores) if evaluator.wants.scores else block)
         return _finish(evaluators)
 
     def _block(self, scores: torch.Tensor, begin: int, end: int, k: int, hide_seen: bool) -> Block:

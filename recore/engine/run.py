@@ -148,7 +148,7 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
                 part.path,
                 f"columns: {', '.join(log.events.columns)}",
             )
-            for name in sorted(part.columns() - set(log.events.columns))
+            for name in sorted(part.columns() - set(log.events.columns) - (recipe.facts.computed or set()))
         ]
     if problems:
         raise RecipeError(problems)
@@ -317,7 +317,7 @@ def _keep_files(recipe: Recipe, path: Path) -> tuple[Any, list[str]]:
     def written(place: str, frame: Any) -> str:
         file = path / "data" / f"{place}.parquet"
         file.parent.mkdir(exist_ok=True)
-        (frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)).write_parquet(file)
+        as_polars(frame).write_parquet(file)
         return f"data/{file.name}"
 
     return with_frames(recipe.tree, written), loose

@@ -85,3 +85,8 @@ def main(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[in
         status = int(stopped.code or 0)
     printed = capsys.readouterr()
     return status, printed.out, printed.err
+
+
+def framed(frame: Any) -> dict[str, Any]:
+    """What laid over the tiny recipe makes a frame its data."""
+    return {"data": {"use": "recore-data:events", "path": None, "items": None, "frame": frame}}
