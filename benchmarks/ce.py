@@ -70,8 +70,8 @@ def measure(case: str, argument: int, arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     step = steps(arguments.events, arguments.items, arguments.width)[case](argument)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    fastest = float("inf")
-    for _ in range(3 if arguments.rounds > 1 else 1):
+    fastest, until = float("inf"), time.perf_counter() + arguments.seconds
+    while fastest == float("inf") or time.perf_counter() < until:
         begun = time.perf_counter()
         torch.autograd.backward(step())
         fastest = min(fastest, time.perf_counter() - begun)
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long a case is repeated in a round")
     parser.add_argument("--blocks", type=int, nargs="+", default=[256])
     parser.add_argument("--negatives", type=int, nargs="+", default=[1])
     parser.add_argument("--skip-plain", action="store_true", help="leave out what needs N x V numbers")

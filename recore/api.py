@@ -23,7 +23,7 @@ from recore.errors import DataError, RecipeError, RunFolderError
 from recore.histories import queries_of
 from recore.recipe import Recipe, load_cells
 
-__all__ = ["Recipe", "Result", "load", "open_run", "run"]
+__all__ = ["Machine", "Recipe", "Result", "load", "open_run", "run"]
 
 
 @define

@@ -105,6 +105,20 @@ def test_tiles_of_one_call_have_masks_of_their_own() -> None:
     assert not torch.equal(kept[:64], kept[64:])
 
 
+def test_groups_of_one_call_have_masks_of_their_own() -> None:
+    """A history of 10 and one of 100 are in two groups: were the masks one, the first row of the long one would
+    have kept as many of its 100 weights as the ten rows of the short one of theirs together."""
+    view = view_of(10, 100)
+    assert len(plan_of(view, None).groups) == 2
+    q, ones = torch.zeros(110, 1, 2), torch.ones(110, 1, 2)
+    torch.manual_seed(0)
+    counts = [
+        (10 * kept[:10, 0, 0].sum(), 100 * kept[10, 0, 0])
+        for kept in (attend(q, q, ones, view, causal=False, dropout=0.5) for _ in range(3))
+    ]
+    assert any(abs(short - long) > 0.5 for short, long in counts)
+
+
 def test_no_dropout_draws_nothing() -> None:
     view = view_of(6)
     q, k, v = tensors(view)

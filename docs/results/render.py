@@ -68,7 +68,9 @@ def lookup(record: Mapping[str, Any], place: str, labels: Mapping[str, str] | No
         group, _, metric = rest.rpartition(".")
         return number(record["groups"][group][metric])
     if head == "paired":
-        entry = record["paired"][rest]
+        entry = record.get("paired", {}).get(rest)
+        if entry is None:
+            return ""
         return f"{entry['difference']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})"
     if head in ("test", "validation"):
         return number(record[head][rest])

@@ -35,6 +35,8 @@ def _column(name: str, column: Any) -> pl.Series:
         if plain and kind in "fM":
             values = pl.Series(name, column.to_numpy())
             return pl.select(pl.when(pl.Series(present)).then(values).alias(name)).to_series()
-        return pl.Series(name, [value if there else None for value, there in zip(column, present, strict=True)])
+        return pl.Series(
+            name, [value if there else None for value, there in zip(column, present, strict=True)]
+        )
     except (TypeError, pl.exceptions.PolarsError) as error:
         raise DataError(f"column {name!r} of the frame holds values of several types: {error}") from error

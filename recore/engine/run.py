@@ -26,6 +26,7 @@ from recore.data import Interactions
 from recore.engine.card import protocol_card
 from recore.engine.drive import Fit, Interrupted
 from recore.engine.evaluate import Examination
+from recore.engine.frames import as_polars
 from recore.engine.machine import Machine, reset_peak_memory
 from recore.engine.record import make_record
 from recore.engine.report import Reporter, Silent

@@ -16,10 +16,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine_helpers import ITEMS, RECIPE, Forked, Small, walks  # noqa: E402
+from engine_helpers import ITEMS, RECIPE, Forked, Small, walks
 
-import recore  # noqa: E402
-from recore.api import Result  # noqa: E402
+import recore
+from recore.api import Result
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -78,6 +78,7 @@ for line in sys.stdin:
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
 """
+
 
 @pytest.fixture(scope="session")
 def forked(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:

