@@ -37,7 +37,9 @@ def steps(events: int, items: int, width: int) -> dict[str, Callable[[int], Step
     """Case → its argument (a block, or a number of negatives) → a step that gives the loss."""
     random = torch.Generator().manual_seed(0)
     hidden = torch.randn(events, width, generator=random).requires_grad_()
-    weight = (torch.randn(items, width, generator=random) * 0.1).requires_grad_()
+    weight = (
+        torch.randn(items, width, generator=random).mul_(0.1).requires_grad_()
+    )  # no temporary: it is a peak
     ids = torch.randint(items, (events,), generator=random)
     targets = Targets(torch.arange(events), ids, torch.ones(events))
     table = Table(weight)

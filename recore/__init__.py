@@ -21,7 +21,7 @@ from recore.errors import DataError, PluginError, Problem, RecipeError, RecoreEr
 from recore.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from recore.api import Recipe, Result, load, run
+    from recore.api import Recipe, Result, load, open_run, run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,13 +45,14 @@ __all__ = [
     "SamplerClaims",
     "hookimpl",
     "load",
+    "open_run",
     "option",
     "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Recipe", "Result", "load", "run"):
+    if name in ("Recipe", "Result", "load", "open_run", "run"):
         from recore import api
 
         return getattr(api, name)

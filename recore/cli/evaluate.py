@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         content = {"part": args.part, "totals": dict(measured.totals), "intervals": ranges}
         print(json.dumps({**content, "groups": measured.groups, "counts": measured.counts}, default=str))
         return 0
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     figures(console, measured.totals, ranges, f"{args.part}, {len(frame):,} users")
     card(console, prepared.card["protocol"])
     return 0

@@ -162,7 +162,7 @@ def _print(frame: pl.DataFrame, queries: Queries, opened: Opened) -> None:
     for number in range(len(queries)):
         history = queries.events["item"][int(queries.offsets[number]) : int(queries.offsets[number + 1])]
         user = "" if queries.users is None else f"user {queries.users[number]}: "
-        shown = ", ".join(str(titles.get(item, item)) for item in history.tail(5))
+        shown = "; ".join(str(titles.get(item, item)) for item in history.tail(5))
         more = f"… ({len(history)} events) " if len(history) > 5 else ""
         console.print(f"{user}after {more}{shown or 'nothing'}", style="bold", markup=False)
         table = Table(*names, box=None, pad_edge=False)

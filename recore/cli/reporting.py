@@ -150,7 +150,9 @@ def figures(
     table.add_column("95% interval", justify="right")
     for name, value in totals.items():
         low_high = intervals.get(name)
-        table.add_row(Text(name), f"{value:.4f}", f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else "")
+        table.add_row(
+            Text(name), f"{value:.4f}", f"{low_high[0]:.4f} to {low_high[1]:.4f}" if low_high else ""
+        )
     console.print(table)
 
 

@@ -373,6 +373,8 @@ def _go_on(prepared: Prepared, model: Model, folder: RunFolder, reporter: Report
 
 def _finish(prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter) -> None:
     fit = prepared.fit(folder, reporter)
+    if prepared.trainer is not None and not len(prepared.parts.validation):
+        reporter.note("no validation part: the weights of the last epoch are taken, and nothing stops early")
     fit.notify("recore_run_started", run=folder.path, card=prepared.card)
     scorer = model.fit(prepared.log, prepared.parts, fit)
     if not (folder.path / "model").exists():

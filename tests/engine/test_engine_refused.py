@@ -135,6 +135,30 @@ def test_an_empty_training_part_is_refused(home: Path, monkeypatch: pytest.Monke
         prepare(recore.load(home / "tiny.yaml"), 0, Machine())
 
 
+def test_without_validation_the_last_epoch_is_taken_and_it_is_said(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import attrs
+    import numpy as np
+    from recore_data.leave_last import LeaveLastSplit
+
+    from recore.contracts import Holdout
+
+    real, none = LeaveLastSplit.parts, np.zeros(0, dtype=np.int64)
+    monkeypatch.setattr(
+        LeaveLastSplit,
+        "parts",
+        lambda self, log: attrs.evolve(real(self, log), validation=Holdout(none, none, none)),
+    )
+    status, out, err = main(capsys, "run", home / "tiny.yaml", "--runs", tmp_path)
+    assert (status, err) == (0, "")
+    assert "no validation part: the weights of the last epoch are taken" in out
+    record = json.loads((tmp_path / "tiny" / "latest" / "record.json").read_text())
+    assert record["validation"] == {}
+    assert record["best_epoch"] == 3
+    assert record["card"]["protocol"]["checkpoint"] == "after fitting"
+
+
 PLUGIN = '''
 import attrs
 from recore import Component, PositionClaims, hookimpl, option

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -201,6 +201,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @settings(deadline=None, max_examples=60)
+@example(state={"a/b": torch.zeros(1), "a": {"b": torch.ones(1)}, "a~1b": torch.full((1,), 2.0)})
 @given(state=st.dictionaries(_text, _states, max_size=4))
 def test_state_survives(state: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     run = tmp_path_factory.mktemp("state")

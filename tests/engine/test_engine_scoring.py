@@ -242,7 +242,7 @@ def test_histories_of_all_kinds(whole: Result) -> None:
     query = Query(history=["i01"], user="a stranger")
     assert whole.recommend([query])["user"].to_list() == ["a stranger"] * 10
     with pytest.raises(DataError, match="integers or text"):
-        whole.recommend([[1.5]])  # type: ignore[list-item]  # what is refused
+        whole.recommend([[1.5]])  # type: ignore[arg-type]  # what is refused
 
 
 def test_dropping_unknown_items_closes_the_history(small: Small) -> None:

@@ -25,7 +25,7 @@ class Ce:
         256,
         validator=ge(1),
         help="Events whose scores are computed together. 256 was the fastest measured for 3,416 items, "
-        "64 wide, on two cores (2 MiB of L2 cache); `benchmarks/ce.py` measures it elsewhere.",
+        "64 wide, on two cores (1 MiB of L2 cache each); `benchmarks/ce.py` measures it elsewhere.",
     )
     limit_mib: int = option(
         256,
