@@ -24,7 +24,8 @@ Ids = npt.NDArray[np.int64]
 
 def tokenise(events: pl.DataFrame, offsets: Ids, tokenizer: Tokenizer, columns: Iterable[str] = ()) -> View:
     """A View of histories laid end to end, cut at `offsets (B+1,)`. Unknown items keep their place or are
-    dropped, as the tokenizer states. `columns` are further numeric columns of the log.
+    dropped, as the tokenizer states; retired ones stay readable (`token`) and are nobody's target any more
+    (`item` −1). `columns` are further numeric columns of the log.
 
     Raises DataError for a column that is missing or not numeric.
     """
@@ -39,13 +40,13 @@ def tokenise(events: pl.DataFrame, offsets: Ids, tokenizer: Tokenizer, columns: 
     for name in sorted(set(columns) - set(made)):
         made[name] = _column(events, name)
     view = View(made, torch.from_numpy(np.ascontiguousarray(offsets)))
-    if tokenizer.unknown == "keep":
-        return view
-    known = view["item"] >= 0
-    if bool(known.all()):
-        return view
-    kept = torch.zeros(len(view), dtype=torch.int64).index_add_(0, view.sequence, known.long())
-    return view.take(known.nonzero().squeeze(-1), offsets_of(kept))
+    if tokenizer.unknown == "drop" and not bool((known := view["item"] >= 0).all()):
+        kept = torch.zeros(len(view), dtype=torch.int64).index_add_(0, view.sequence, known.long())
+        view = view.take(known.nonzero().squeeze(-1), offsets_of(kept))
+    if len(tokenizer.retired):
+        retired = torch.isin(view["item"], torch.from_numpy(np.asarray(tokenizer.retired, dtype=np.int64)))
+        view = view.with_columns(item=view["item"].masked_fill(retired, -1))
+    return view
 
 
 def _column(events: pl.DataFrame, name: str) -> Tensor:

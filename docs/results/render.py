@@ -90,7 +90,8 @@ def table(spec: Mapping[str, Any], records: Mapping[str, dict[str, Any]]) -> str
             raise KeyError(f"no record of {row!r}")
         labels = (spec.get("labels") or {}).get(row, {})
         lines += [
-            f"| {' | '.join(lookup(records[name], place, labels) for place in columns.values())} |" for name in names
+            f"| {' | '.join(lookup(records[name], place, labels) for place in columns.values())} |"
+            for name in names
         ]
     return "\n".join(lines) + "\n"
 
@@ -112,7 +113,9 @@ def render(page: str, records: Mapping[str, dict[str, Any]]) -> str:
 def main(arguments: list[str]) -> int:
     """Render all pages, or say which are out of date."""
     parser = argparse.ArgumentParser(description="Render the results pages from run records.")
-    parser.add_argument("--check", action="store_true", help="change nothing; fail when a page is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; fail when a page is out of date"
+    )
     check: bool = parser.parse_args(arguments).check
     records = load_records(HERE / "records")
     stale = []

@@ -145,7 +145,8 @@ class Evaluation:
 class Block:
     """A row per query and target: `users (n,)` in the data's own ids; `targets (n,)` item ids (−1: cold);
     `rank (n,)` from 1, pessimistic, V + 1 where the target is no candidate; `candidates (n,)`; `top (n, k)`
-    item ids, −1 where fewer are left, k at least what was wanted; `length (n,)` of the history; `cold (n,)` never seen in training;
+    item ids, −1 where fewer are left, k at least what was wanted; `length (n,)` of the history; `cold (n,)`
+    never seen in training;
     `in_history (n,)`: the target is among the items of its history; `event (n,)`: the log's row id of the
     target, where known (it tells the targets of one user apart); `scores (n, V)` before the seen filter, for
     evaluators that want them, not to be written to."""
