@@ -150,3 +150,15 @@ def test_the_core_names_no_plugin() -> None:
     files = sorted((ROOT / "recore").rglob("*.py"))
     assert len(files) > 80
     assert [str(file) for file in files if named.search(file.read_text(encoding="utf-8"))] == []
+
+
+PUBLIC = {"attention", "claims", "component", "contracts", "data", "digest", "errors", "ragged", "resize", "rng"}
+
+
+def test_plugins_use_the_cores_public_names_only() -> None:
+    used: dict[str, set[str]] = {}
+    for file in (ROOT / "plugins").glob("*/src/**/*.py"):
+        for module in re.findall(r"^\s*(?:from|import) recore\.(\w+)", file.read_text("utf-8"), re.MULTILINE):
+            used.setdefault(module, set()).add(file.name)
+    assert set(used) >= {"contracts", "errors", "ragged", "attention"}
+    assert {module: files for module, files in used.items() if module not in PUBLIC} == {}

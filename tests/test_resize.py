@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recore.contracts import RowMap
-from recore.engine.resize import follow
+from recore.resize import follow
 
 NONE = np.asarray([], dtype=np.int64)
 

@@ -15,8 +15,8 @@ import torch
 
 from recore import Context, DataError
 from recore.contracts import RowMap, StepReport, Training, Verdict
-from recore.engine.resize import follow
 from recore.errors import DivergenceError, Problem, RunFolderError
+from recore.resize import follow
 from recore_training.gradients import clip, gradients, norm, spoiled
 from recore_training.moments import Moments, make_optimiser, moments_of, put_moments
 from recore_training.options import Standard
