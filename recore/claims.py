@@ -23,7 +23,8 @@ class EncoderClaims(Claims):
     """`causal`: the state at an event depends on it and earlier events only. `padding`: the sides on which
     padding of any width and any value changes nothing. `batch_invariant`: neighbours change nothing.
     `rows`: `encode(..., rows)` may be asked for some rows only. `terms`: names of the attention terms
-    that the encoder takes (see `recore.attention`)."""
+    that the encoder takes, and `project` beside them where it passes its own key and value maps, without
+    their biases (see `recore.attention`)."""
 
     causal: bool = False
     padding: frozenset[Side] = frozenset()

@@ -152,7 +152,18 @@ def test_the_core_names_no_plugin() -> None:
     assert [str(file) for file in files if named.search(file.read_text(encoding="utf-8"))] == []
 
 
-PUBLIC = {"attention", "claims", "component", "contracts", "data", "digest", "errors", "ragged", "resize", "rng"}
+PUBLIC = {
+    "attention",
+    "claims",
+    "component",
+    "contracts",
+    "data",
+    "digest",
+    "errors",
+    "ragged",
+    "resize",
+    "rng",
+}
 
 
 def test_plugins_use_the_cores_public_names_only() -> None:

@@ -95,8 +95,8 @@ class Changes:
 
 @frozen(eq=False)
 class RowMap:
-    """How rows moved: new row `r` is old row `old[r]`, or a fresh one where that is −1. `retired` are rows
-    that stay readable in histories and never score again; their ids are never reused."""
+    """How rows moved: new row `r` is old row `old[r]`, or a fresh one where that is −1. `retired` are all rows
+    retired so far: they stay readable in histories and never score again; their ids are never reused."""
 
     old: Ids
     retired: Ids
@@ -140,7 +140,7 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, items: pl.Series) -> Ids:
-        """Tokens `(n,)` or `(n, k)` of the data's own ids; unknown ones become the `unknown` row."""
+        """Tokens `(n,)` or `(n, k)` of the data's own ids; unknown and missing ones become the `unknown` row."""
         ...
 
     def decode(self, ids: Ids) -> pl.Series:

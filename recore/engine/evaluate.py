@@ -14,7 +14,7 @@ import torch
 from attrs import evolve, field, frozen
 
 from recore.contracts.data import Holdout, Tokenizer
-from recore.contracts.scoring import Block, Evaluation, Evaluator, Queries, Scorer
+from recore.contracts.scoring import Block, Counted, Evaluation, Evaluator, Grouped, Queries, Scorer
 from recore.data import Ids, Interactions
 from recore.engine.ranks import rank_block, tie_order
 from recore.histories import queries_from, seen_items
@@ -35,7 +35,7 @@ class Evaluated:
 
     @property
     def frame(self) -> pl.DataFrame:
-        """The frames side by side; a metric of two evaluators is taken from the first."""
+        """The frames side by side; what two of them hold is taken from the first."""
         wide = self.frames[0]
         for frame in self.frames[1:]:
             fresh = [name for name in frame.columns if name not in wide.columns]
@@ -130,10 +130,11 @@ def _finish(evaluators: Sequence[Evaluator]) -> Evaluated:
     counts: dict[str, int] = {}
     for evaluator in evaluators:
         figures, frame = evaluator.finish()
-        totals = {**{name: float(value) for name, value in figures.items()}, **totals}
+        totals |= {name: float(value) for name, value in figures.items()}
         frames.append(frame)
-        for gather, into in (("groups", groups), ("counts", counts)):
-            given = getattr(evaluator, gather, None)
-            if callable(given):
-                into.update(given())
+        if isinstance(evaluator, Grouped):
+            for name, group in evaluator.groups().items():
+                groups[name] = {**groups.get(name, {}), **group}
+        if isinstance(evaluator, Counted):
+            counts |= evaluator.counts()
     return Evaluated(totals, frames, groups, counts)

@@ -171,6 +171,17 @@ def _tokenizer_of(recipe: Recipe) -> Part[Tokenizer]:
 
 
 def _check_metric(recipe: Recipe, evaluators: Sequence[Evaluator], trainer: Trainer | None) -> None:
+    """Every metric is measured once, and the trainer's is among them. Raises RecipeError."""
+    first: dict[str, Part[Any]] = {}
+    problems = []
+    for part, evaluator in zip(recipe.evaluators, evaluators, strict=True):
+        twice = [name for name in evaluator.formulas if name in first]
+        if twice:
+            message = f"measures {', '.join(twice)}, as {first[twice[0]].path} does already"
+            problems.append(Problem(message, part.where, part.path, "a record holds each metric once"))
+        first |= {name: part for name in evaluator.formulas if name not in first}
+    if problems:
+        raise RecipeError(problems)
     if trainer is None or recipe.trainer is None:
         return
     measured = {name for evaluator in evaluators for name in evaluator.formulas}

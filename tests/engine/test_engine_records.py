@@ -170,6 +170,7 @@ def test_two_evaluators_side_by_side(small: Small) -> None:
     )
     assert set(result.test) == {"ndcg@10", "hr@3"} == set(result.record["intervals"])
     assert {"ndcg@10", "hr@3"} <= set(result.users().columns)
+    assert {"ndcg@10", "hr@3"} <= set(result.record["groups"]["q1"])
 
 
 def test_records_are_kept_where_they_belong(

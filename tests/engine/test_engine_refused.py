@@ -84,6 +84,10 @@ def refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *mor
     [
         (["trainer.metric=ndcg@7"], ["trainer.metric", "'ndcg@7'", "ndcg@10"]),
         (["evaluators=[]"], ["evaluators", "at least one"]),
+        (
+            ["evaluators=[{use: recore-evaluation:ranking}, {use: recore-evaluation:ranking, seen: none}]"],
+            ["evaluators.1", "measures", "ndcg@10", "as evaluators.0 does already"],
+        ),
         (["transforms={use: recore-data:rating-at-least, least: 3}"], ["rating"]),
         (["transforms={use: recore-data:k-core, users: 99}"], ["k-core", "leaves none of 237 events"]),
         (["data.path=nowhere.csv"], ["nowhere.csv"]),
