@@ -54,7 +54,7 @@ TOYS = st.fixed_dictionaries(
 
 def structured(tiny: Plugins, kind: str, tree: Any) -> tuple[Any, Structurer]:
     """A part of a tree, through YAML text."""
-    node, problems = read_text(to_yaml(tree), "x.yaml", Path("/work"))
+    node, problems = read_text(to_yaml(tree), "x.yaml", Path("/place"))
     assert problems == []
     assert node is not None
     structurer = Structurer(tiny)
@@ -129,10 +129,10 @@ def test_paths_are_relative_to_the_file_that_writes_them(
     tree = {"use": "toy", "source": "$RECORE_DATA/ml-1m/ml-1m.txt", "files": ["a.csv", "../b.csv", "/c.csv"]}
     part, structurer = structured(tiny, "dataset", tree)
     assert part.options.source == Path("/data/ml-1m/ml-1m.txt")
-    assert part.options.files == [Path("/work/a.csv"), Path("/work/../b.csv"), Path("/c.csv")]
+    assert part.options.files == [Path("/place/a.csv"), Path("/place/../b.csv"), Path("/c.csv")]
     written = unstructured(part, "data", structurer.written)
     assert written["source"] == "$RECORE_DATA/ml-1m/ml-1m.txt"
-    assert written["files"] == ["/work/a.csv", "/work/../b.csv", "/c.csv"]
+    assert written["files"] == ["/place/a.csv", "/place/../b.csv", "/c.csv"]
 
 
 @pytest.mark.parametrize("frame", [pl.DataFrame({"user": [1]}), pd.DataFrame({"user": [1]})])
@@ -148,7 +148,7 @@ def test_a_data_frame_comes_from_python(tiny: Plugins, frame: Any) -> None:
     saved = with_frames({"data": tree}, lambda path, found: f"{path}.parquet" if found is frame else None)
     assert saved["data"]["frame"] == "data.frame.parquet"
     part, _ = structured(tiny, "dataset", saved["data"])
-    assert part.options.frame == Path("/work/data.frame.parquet")
+    assert part.options.frame == Path("/place/data.frame.parquet")
 
 
 def test_a_data_frame_elsewhere_is_refused(tiny: Plugins) -> None:
