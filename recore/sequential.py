@@ -245,9 +245,11 @@ class SequentialTraining:
 
     def stepped(self, batches: Sequence[Batch], step: int) -> None:
         """After an optimiser step: samplers that watch the model observe."""
-        for entry in self.losses:
-            if entry.sampler is not None:
-                entry.sampler.observe(batches[0], _LazyScores(self.model, batches[0]))
+        for batch in batches:
+            scores = _LazyScores(self.model, batch)
+            for entry in self.losses:
+                if entry.sampler is not None:
+                    entry.sampler.observe(batch, scores)
 
 
 class _LazyScores:

@@ -257,3 +257,22 @@ def test_pad_and_unknown_rows_stay_zero(small: Small) -> None:
         rows = model.embedder.embed(Batch({"user": view}), view)
     assert rows[0].abs().max() == 0
     assert rows[1].abs().max() > 0
+
+
+def test_samplers_observe_every_batch_of_a_step() -> None:
+    """With accumulation a step has several batches; a sampler that watches exposure must see all of them."""
+    from typing import Any
+
+    from recore.sequential import SequentialTraining, Weighted
+
+    seen: list[Any] = []
+
+    class Watch:
+        def observe(self, batch: Any, model: Any) -> None:
+            seen.append(batch)
+
+    training: Any = object.__new__(SequentialTraining)
+    training.model = None
+    training.losses = [Weighted("a", None, 1.0, Watch()), Weighted("b", None, 1.0, None)]  # type: ignore[arg-type]
+    training.stepped(["first", "second"], 0)
+    assert seen == ["first", "second"]
