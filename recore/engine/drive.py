@@ -62,7 +62,6 @@ class Fit:
     context: Context
     machine: Machine
     folder: RunFolder | None = None
-    training_log: Interactions | None = None
     validation: Examination | None = None
     evaluators: Sequence[Evaluator] = ()
     trainer: Trainer | None = None
@@ -82,8 +81,8 @@ class Fit:
     @property
     def training(self) -> Interactions:
         """The training events."""
-        assert self.training_log is not None
-        return self.training_log
+        assert self.context.interactions is not None
+        return self.context.interactions
 
     @property
     def columns(self) -> frozenset[str]:

@@ -26,12 +26,12 @@ from recore.data import Interactions
 from recore.engine.card import protocol_card
 from recore.engine.drive import Fit, Interrupted
 from recore.engine.evaluate import Examination
-from recore.engine.frames import as_polars
 from recore.engine.machine import Machine, reset_peak_memory
 from recore.engine.record import make_record
 from recore.engine.report import Reporter, Silent
 from recore.engine.rundir import FORMAT, RunFolder, remove, write_aside, write_json
 from recore.errors import DataError, Problem, RecipeError, RunFolderError
+from recore.frames import as_polars
 from recore.recipe import Recipe, from_tree, make_builder, to_yaml, with_frames
 
 
@@ -66,7 +66,6 @@ class Prepared:
             context=self.context,
             machine=self.machine,
             folder=folder,
-            training_log=self.context.interactions,
             validation=self.examination("validation") if len(self.parts.validation) else None,
             evaluators=self.evaluators,
             trainer=self.trainer,

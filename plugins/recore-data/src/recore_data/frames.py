@@ -10,13 +10,14 @@ import glob
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import polars as pl
 from attrs import frozen
 
 from recore import DataError, Problem
 from recore.errors import nearest
+from recore.frames import as_polars
 from recore_data.files import Encoding, read_text, require
 from recore_data.options import Format
 
@@ -88,7 +89,7 @@ def read(source: Source, paths: Path | Sequence[Path] | None, columns: Iterable[
     format."""
     wanted = list(dict.fromkeys(columns))
     if source.frame is not None and not isinstance(source.frame, Path):
-        frame = _from_python(source.frame)
+        frame = as_polars(source.frame)
         if problems := _missing(wanted, frame.columns, "the frame", source):
             raise DataError(problems)
         return Read(_some(frame.select(wanted), "the frame"), [("the frame", frame.height)], text=False)
@@ -237,45 +238,3 @@ def _some(frame: pl.DataFrame, what: str) -> pl.DataFrame:
 
 
 # ---- frames from Python ----------------------------------------------------------------------------------
-
-
-@runtime_checkable
-class _Pandas(Protocol):
-    """As much of a pandas frame as is needed; pandas itself is not."""
-
-    @property
-    def columns(self) -> Any: ...
-    @property
-    def iloc(self) -> Any: ...
-
-
-def _from_python(frame: Any) -> pl.DataFrame:
-    """A polars frame, whatever kind of frame it was."""
-    if isinstance(frame, pl.DataFrame):
-        return frame
-    if isinstance(frame, pl.LazyFrame):
-        return frame.collect()
-    if isinstance(frame, _Pandas):
-        names = [str(name) for name in frame.columns]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise DataError(f"the frame has several columns {', '.join(map(repr, twice))}")
-        return pl.DataFrame([_from_pandas(name, frame.iloc[:, n]) for n, name in enumerate(names)])
-    raise DataError(f"expected a polars or pandas frame, got {type(frame).__module__}.{type(frame).__name__}")
-
-
-def _from_pandas(name: str, column: Any) -> pl.Series:
-    """A column of a pandas frame; whatever pandas holds to be missing is null. Numbers and times of numpy are
-    taken as they are, all else value by value (pyarrow, which could do better, need not be there)."""
-    present = column.notna().to_numpy()
-    kind = getattr(column.dtype, "kind", "O")
-    plain = type(column.dtype).__module__.startswith("numpy")
-    try:
-        if plain and kind in "iub":
-            return pl.Series(name, column.to_numpy())
-        if plain and kind in "fM":
-            values = pl.Series(name, column.to_numpy())
-            return pl.select(pl.when(pl.Series(present)).then(values).alias(name)).to_series()
-        objects = [value if there else None for value, there in zip(column.tolist(), present, strict=True)]
-        return pl.Series(name, objects)
-    except (TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"column {name!r} of the frame holds values of several types: {error}") from error

@@ -19,7 +19,7 @@ from torch.nn.functional import softplus
 from recore.component import Context
 from recore.contracts import LossValue, Negatives, Table
 from recore.ragged import Targets
-from recore_losses.common import Summed, target_ids
+from recore_losses.common import Summed, scaled, target_ids
 from recore_losses.options import Bce
 
 BLOCK_NUMBERS = 2**20  # numbers of gathered item vectors at once: 4 MiB in float32, which stays in the cache
@@ -87,14 +87,7 @@ class _Pairs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients are there already; they are only scaled."""
-        to_hidden, to_weight, to_bias = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        return (
-            to_hidden * grad if wanted[0] else None,
-            to_weight * grad if wanted[1] else None,
-            to_bias * grad if wanted[2] and to_bias is not None else None,
-            *(None,) * 4,
-        )
+        return scaled(ctx, grad, 4)
 
 
 class BinaryCrossEntropy(Summed):

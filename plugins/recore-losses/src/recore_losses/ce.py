@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from recore.component import Context
 from recore.contracts import LossValue, Negatives, Table
 from recore.ragged import Targets
-from recore_losses.common import Summed, target_ids
+from recore_losses.common import Summed, scaled, target_ids
 from recore_losses.options import Ce
 
 
@@ -82,14 +82,7 @@ class _Blocked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients are there already; they are only scaled."""
-        to_hidden, to_weight, to_bias = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        return (
-            to_hidden * grad if wanted[0] else None,
-            to_weight * grad if wanted[1] else None,
-            to_bias * grad if wanted[2] and to_bias is not None else None,
-            *(None,) * 5,
-        )
+        return scaled(ctx, grad, 5)
 
 
 def _without(retired: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -5,11 +5,26 @@ Legend: `N` predictions, `V` items.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from recore.contracts import LossValue, Table
 from recore.errors import DataError
 from recore.ragged import Targets
+
+
+def scaled(ctx: Any, grad: Tensor, others: int) -> tuple[Tensor | None, ...]:
+    """The backward pass of a loss whose gradients to hidden states, table and bias were formed in the forward
+    pass and saved: they are only scaled. None for its `others` inputs."""
+    to_hidden, to_weight, to_bias = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    return (
+        to_hidden * grad if wanted[0] else None,
+        to_weight * grad if wanted[1] else None,
+        to_bias * grad if wanted[2] and to_bias is not None else None,
+        *(None,) * others,
+    )
 
 
 class Summed:
