@@ -13,7 +13,7 @@ from engine_helpers import Small, framed, walks
 
 import recore
 from recore.api import Machine, Result
-from recore.engine.run import Prepared, prepare
+from recore.engine.prepare import Prepared, prepare
 from recore.sequential import SequentialModel, SequentialTraining
 
 CYCLE = 16
@@ -261,7 +261,6 @@ def test_pad_and_unknown_rows_stay_zero(small: Small) -> None:
 
 def test_samplers_observe_every_batch_of_a_step() -> None:
     """With accumulation a step has several batches; a sampler that watches exposure must see all of them."""
-    from typing import Any
 
     from recore.sequential import SequentialTraining, Weighted
 

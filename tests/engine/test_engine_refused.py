@@ -14,7 +14,8 @@ from engine_helpers import Small, framed, main, walks
 import recore
 from recore.api import Machine
 from recore.engine import drive
-from recore.engine.run import prepare, reopen
+from recore.engine.prepare import prepare
+from recore.engine.run import reopen
 from recore.errors import DataError, DivergenceError, RecipeError
 
 

@@ -494,7 +494,8 @@ def test_a_frame_is_a_data_set_and_travels_with_the_run(
 
 
 def test_a_run_that_is_not_finished_is_not_opened(home: Path, tmp_path: Path) -> None:
-    from recore.engine.run import prepare, run
+    from recore.engine.prepare import prepare
+    from recore.engine.run import run
 
     def stop(*arguments: Any) -> None:
         raise ZeroDivisionError
