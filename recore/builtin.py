@@ -1,4 +1,6 @@
-"""What the core itself offers, through the same door as any plugin: the model `sequential`. Free of torch."""
+"""What the core itself offers, through the same door as any plugin: the model `sequential`, and the data set
+`appended`, which updated runs read. Free of torch.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from recore.component import Component, Facts, Part, option
+from recore.component import Component, Facts, Frame, Part, option
+from recore.contracts.data import Dataset
 from recore.contracts.model import Embedder, Encoder, Position
 from recore.hookspecs import hookimpl
 
@@ -62,6 +65,42 @@ class Sequential:
             if facts.keys is not None and key not in facts.keys
         ]
         return [f"model 'sequential' needs `{key}:`, but the recipe sets none" for key in missing]
+
+
+@frozen
+class Appended:
+    """A log and the events that came after it. `recore update` writes this into the recipe of the run that it
+    makes, and keeps the events in the run's folder; it may be written by hand as well.
+
+    Events of `base` keep their row ids, those of `events` follow. With times every user's events are in order of
+    time, whichever part they came from; of equal times the older row comes first (under `ties: hash` the hash
+    decides, as it does within a log). Without times the order of rows is the order. Columns must be those of the
+    base; integer ids become text where the base has text.
+    """
+
+    base: Part[Dataset] = option(help="The log that was there before.")
+    events: Frame = option(
+        help="The events that came after, in the log's own columns (`user`, `item`, `time`, …): a Parquet file, or "
+        "a frame from Python."
+    )
+    items: Frame | None = option(
+        None,
+        help="What is known of items since then (`item`, `title`, …); replaces rows of the base's table.",
+    )
+    users: Frame | None = option(
+        None, help="What is known of users since then (`user`, …); replaces rows of the base's table."
+    )
+
+
+@hookimpl
+def recore_datasets() -> Iterator[Component]:
+    """What an updated run reads."""
+    yield Component(
+        "appended",
+        Appended,
+        "recore.appended:build",
+        summary="A log and the events that came after it, as `recore update` keeps them.",
+    )
 
 
 @hookimpl

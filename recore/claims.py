@@ -68,8 +68,10 @@ class BatcherClaims(Claims):
 @frozen
 class LossClaims(Claims):
     """`memory`: `blocks` (grows with N·d + V·d, never N·V), `negatives` (N·K) or `full` (N·V).
-    `negatives`: needs a sampler. `correction`: how `log_q` enters."""
+    `negatives`: needs a sampler. `correction`: how `log_q` enters. `agreement`: compares what a view encoded
+    with the sequence's own row of the table: `targets.id` is what the sequence is, not what comes next."""
 
     memory: Literal["blocks", "negatives", "full"] = "full"
     negatives: bool = False
     correction: Literal["none", "symmetric", "partition"] = "none"
+    agreement: bool = False

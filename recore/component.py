@@ -94,6 +94,8 @@ class Facts:
     tokens: int | None = None  # rows of the embedder, special ones included (known at load)
     users: int | None = None  # training histories (known at load)
     order_across_users: bool | None = None  # whether times order events of different users (known at load)
+    views: Mapping[str, Facts] | None = None  # the views that a model encodes: the facts of the parts of each
+    learned: frozenset[str] | None = None  # the views from which some loss learns
 
     def merged(self, other: Facts) -> Facts:
         """These facts with those of `other` that are known laid over them."""
@@ -143,22 +145,28 @@ class Part(Generic[K_co]):
 
     def parts(self) -> list[Part[Any]]:
         """The parts among this part's options, at any depth, depth first, in the order written."""
-        return _parts_in(self.options)
+        return [part for part, _ in _parts_in(self.options, "")]
+
+    def views(self) -> dict[int, str]:
+        """Of those parts, the ones that belong to another view of the log than this part does: `id(part)` →
+        view. They stand within a nested options class with a class variable `view`."""
+        return {id(part): view for part, view in _parts_in(self.options, "") if view}
 
 
-def _parts_in(value: Any) -> list[Part[Any]]:
-    """The parts in an option's value: in lists, mappings and nested options classes too."""
+def _parts_in(value: Any, view: str) -> list[tuple[Part[Any], str]]:
+    """The parts in an option's value, in lists, mappings and nested options classes too, each with its view."""
     if isinstance(value, Part):
-        return [value, *value.parts()]
+        return [(value, view), *_parts_in(value.options, view)]
     if isinstance(value, list | tuple):
         inner = list(value)
     elif isinstance(value, Mapping):
         inner = list(value.values())
     elif attrs.has(type(value)):
+        view = getattr(type(value), "view", view)
         inner = [getattr(value, attribute.name) for attribute in attrs.fields(type(value))]
     else:
         return []
-    return [part for entry in inner for part in _parts_in(entry)]
+    return [found for entry in inner for found in _parts_in(entry, view)]
 
 
 @frozen
@@ -172,6 +180,8 @@ class Context:
         builder: builds nested parts; call `build`.
         interactions: the training events (for what is fitted: tokenizers, samplers).
         tokenizer: items to ids and back, where one is set.
+        users: users to ids and back, the same part fitted on the transposed log: for models that encode the
+            view `item` (`Facts.views`).
         seen: per training history, its distinct item ids in ascending order (for samplers).
         folder: what the part saved of itself in an earlier process: a tokenizer is read from there, by its own
             `from_pretrained`, and not fitted. None: nothing was saved.
@@ -184,6 +194,7 @@ class Context:
     builder: Callable[[Part[Any], Context], Any] | None = None
     interactions: Interactions | None = None
     tokenizer: Tokenizer | None = None
+    users: Tokenizer | None = None
     seen: Ragged | None = None
     folder: Path | None = None
     device: str = "cpu"

@@ -111,6 +111,20 @@ class Interactions:
         """The log of these rows only, ascending; tables and policy stay."""
         return evolve(self, events=self.events[rows])
 
+    def transposed(self) -> Interactions:
+        """The same events seen from the other side: users and items change places. Each item's events are in
+        order of time; equal times, and all events where there are no times, in the order of this log, which
+        across users says nothing (`recore.timeline` treats ties as unordered)."""
+        swapped = {"user": "item", "item": "user"}
+        return Interactions(
+            events=_by_place(self.events.rename(swapped)).rechunk(),
+            items=None if self.users is None else self.users.rename({"user": "item"}),
+            users=None if self.items is None else self.items.rename({"item": "user"}),
+            ties=self.ties,
+            order_across_users=self.order_across_users,
+            source=self.source,
+        )
+
     def summary(self) -> dict[str, Any]:
         """Counts for people and for the record."""
         lengths = np.diff(self.offsets())

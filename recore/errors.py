@@ -62,8 +62,16 @@ class RunFolderError(RecoreError):
     exit_status = 2
 
 
+class StorageError(RunFolderError):
+    """The file system refused to write: it is full, read-only or closed to us. What was there before stays."""
+
+    exit_status = 1
+
+
 class DivergenceError(RecoreError):
     """A loss or a gradient stopped being finite. Says at which step and in which part."""
+
+    exit_status = 2
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -50,7 +50,7 @@ HOOKS = {name for name in vars(hookspecs) if name.startswith("recore_")}
 ANY_GROUP = re.compile(r"recore\.v\d+")
 NAME = re.compile(r"\w[\w.+-]*")
 FACTORY = re.compile(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)")
-RESERVED = {"loss": {"use", "name", "weight", "sampler"}}  # keys of a recipe that are no options
+RESERVED = {"loss": {"use", "name", "view", "weight", "sampler"}}  # keys of a recipe that are no options
 
 
 class StrictPluginError(PluginError):

@@ -1,13 +1,41 @@
-"""Optimiser state that follows a table whose rows moved."""
+"""Models and optimisers that follow items which come and go: what `recore update` asks of a run's parts.
+
+ResizableModel, ResizableTrainer   what a model and a trainer offer to be updated
+follow                             optimiser state that follows a table whose rows moved
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from recore.contracts.data import RowMap
+
+
+@runtime_checkable
+class ResizableModel(Protocol):
+    """A `Model` whose tables can follow the tokenizer. Its `load` fills the model itself."""
+
+    def resize(self, rows: RowMap) -> Mapping[str, RowMap]:
+        """Follow the tokenizer's map of tokens. Gives, per parameter that was replaced (its name as in
+        `Training.parameters`), how its rows moved. All other rows keep their bits."""
+        ...
+
+
+@runtime_checkable
+class ResizableTrainer(Protocol):
+    """A `Trainer` whose optimiser's state can follow a model into another run."""
+
+    def resize(self, name: str, rows: RowMap) -> None:
+        """Parameter `name` was replaced by one whose rows moved: its state follows (`follow`)."""
+        ...
+
+    def restart(self) -> None:
+        """Go on with the optimiser's state as it is, from the first epoch, with nothing judged yet."""
+        ...
 
 
 def follow(state: Mapping[str, Tensor], rows: RowMap) -> dict[str, Tensor]:

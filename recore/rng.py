@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -29,6 +30,21 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 @contextmanager
 def default_generator(seed: int, *purpose: str | int) -> Iterator[None]:
     """Within the block torch's default generators are those of (seed, purpose); after it, as before."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(seed, *purpose))
+    if _accelerated():
+        with torch.random.fork_rng():
+            torch.manual_seed(derive(seed, *purpose))
+            yield
+        return
+    # `torch.manual_seed` takes a stack trace for devices that are not there: a millisecond a step.
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(derive(seed, *purpose))
+    try:
         yield
+    finally:
+        torch.set_rng_state(before)
+
+
+@cache
+def _accelerated() -> bool:
+    """Whether a device other than the CPU has a default generator here."""
+    return torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()

@@ -6,7 +6,7 @@ One scoring path: training, evaluation and serving cut histories, lay them out a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from recore.builtin import Sequential
 from recore.claims import EncoderClaims
 from recore.component import Context
-from recore.contracts.data import SplitParts, Tokenizer
-from recore.contracts.learning import Batcher, Loss, Objective, Plan, Sampler
+from recore.contracts.data import RowMap, SplitParts, Tokenizer
+from recore.contracts.learning import Batcher, Loss, Negatives, Objective, Plan, Sampler
 from recore.contracts.model import Embedder, Encoder, Placed, Position, Table
 from recore.contracts.scoring import Queries
 from recore.data import Interactions
@@ -94,6 +94,10 @@ class SequentialModel(nn.Module):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / "model.safetensors")
 
+    def resize(self, rows: RowMap) -> dict[str, RowMap]:
+        """Follow the tokenizer. Gives, per parameter that was replaced, how its rows moved."""
+        return {f"embedder.{name}": moved for name, moved in self.embedder.resize(rows).items()}
+
     def load(self, folder: Path, fit: Fit) -> SequentialScorer:
         """Weights from `folder`, and the scorer of them. Raises RunFolderError when they do not fit."""
         try:
@@ -105,12 +109,25 @@ class SequentialModel(nn.Module):
 
 @frozen
 class Weighted:
-    """A loss of the recipe as built: its name, its weight and the sampler before it."""
+    """A loss of the recipe as built: its name, the view it learns from, its weight, the sampler before it, and
+    whether it compares a sequence with its own row of a table (`LossClaims.agreement`)."""
 
     name: str
+    view: str
     loss: Loss
     weight: float
     sampler: Sampler | None
+    agreement: bool = False
+
+
+@frozen(eq=False)
+class Answer:
+    """What some losses of a batch look at: hidden states `(N, d)`, their targets, the table that scores."""
+
+    hidden: Tensor
+    targets: Targets
+    table: Table
+    losses: Sequence[Weighted]
 
 
 class StepScores:
@@ -152,11 +169,15 @@ class SequentialTraining:
         log = fit.training
         histories = tokenise(log.events, log.offsets(), fit.tokenizer, fit.columns)
         fit.context = evolve(fit.context, seen=seen_items(histories))
-        self.losses = [Weighted(*built) for built in fit.build_losses()]
+        self.losses = [Weighted(*built) for built in fit.build_losses(self.contexts(fit))]
         if model.history is not None:
             histories = histories.last_events(self.objective.reach(model.history)[0])
         self.histories = histories
         self._plan: tuple[int, Plan] | None = None
+
+    def contexts(self, fit: Fit) -> Mapping[str, Context]:
+        """The contexts in which losses of other views than `user` are built: none here."""
+        return {}
 
     def samplers_by_name(self) -> dict[str, Sampler]:
         """The samplers, whose state belongs in a checkpoint."""
@@ -198,85 +219,105 @@ class SequentialTraining:
 
     def weights(self, batches: Sequence[Batch]) -> Mapping[str, Tensor]:
         """Per loss, the weight of these batches, without a forward pass."""
-        return {
-            entry.name: torch.stack([entry.loss.weight(_targets(batch)) for batch in batches]).sum()
-            for entry in self.losses
-        }
+        found = {}
+        for entry in self.losses:
+            own = [targets for batch in batches if (targets := _targets(batch)).view == entry.view]
+            found[entry.name] = sum((entry.loss.weight(targets) for targets in own), torch.zeros(()))
+        return found
+
+    def answers(self, batch: Batch, names: Container[str]) -> Iterator[Answer]:
+        """The forward pass of a batch: what its losses, those among `names`, look at. A model that encodes
+        more views answers for their batches here."""
+        view, targets = batch.views["user"], _targets(batch)
+        losses = [entry for entry in self.losses if entry.view == "user" and entry.name in names]
+        if losses and len(targets):
+            hidden = self.model(batch, view, _rows(targets, view))
+            yield Answer(hidden, targets, self.model.embedder.table(), losses)
 
     def backward(
         self, batches: Sequence[Batch], weights: Mapping[str, Tensor], step: int
     ) -> Mapping[str, tuple[float, float]]:
-        """Forward and backward; per loss (sum, weight)."""
+        """Forward and backward of the losses that `weights` names (a trainer may take turns); per loss
+        (sum, weight)."""
         self.model.train()
         reported: dict[str, tuple[float, float]] = {}
         for micro, batch in enumerate(batches):
-            view, targets = batch.views["user"], _targets(batch)
-            if not len(targets):
-                continue
             with default_generator(self.seed, "step", step, micro):
-                hidden = self.model(batch, view, _rows(targets, view))
-                table = self.model.embedder.table()
-                total = hidden.new_zeros(())
-                for entry in self.losses:
-                    if entry.name not in weights:  # a trainer may take turns
-                        continue
-                    negatives = None
-                    if entry.sampler is not None:
-                        random = generator(self.seed, "negatives", entry.name, step, micro)
-                        with torch.no_grad():
-                            negatives = entry.sampler.draw(batch, StepScores(hidden, table), random)
-                    value = entry.loss.loss(hidden, targets, table, negatives)
-                    weight = weights[entry.name]
-                    # Where nothing counts there is nothing to divide by, and 0 · ∞ would spoil the gradient.
-                    share = torch.where(weight > 0, entry.weight / weight, torch.zeros_like(weight))
-                    total = total + value.total * share
-                    there = reported.get(entry.name, (0.0, 0.0))
-                    reported[entry.name] = (
-                        there[0] + float(value.total.detach()),
-                        there[1] + float(value.weight),
-                    )
-                    if not torch.isfinite(value.total.detach()):
-                        raise DivergenceError(
-                            f"step {step}: loss {entry.name!r} is {float(value.total.detach())}, expected a "
-                            "finite number (lower trainer.learning_rate, or set trainer.clip)"
+                shares: list[Tensor] = []
+                for number, answer in enumerate(self.answers(batch, weights)):
+                    place = (step, micro, number) if number else (step, micro)
+                    for entry in answer.losses:
+                        value = entry.loss.loss(
+                            answer.hidden,
+                            answer.targets,
+                            answer.table,
+                            self._negatives(entry, batch, answer, place),
                         )
-                torch.autograd.backward(total)
+                        weight = weights[entry.name]
+                        # Where nothing counts there is nothing to divide by, and 0 · ∞ would spoil the gradient.
+                        share = torch.where(weight > 0, entry.weight / weight, torch.zeros_like(weight))
+                        shares.append(value.total * share)
+                        there = reported.get(entry.name, (0.0, 0.0))
+                        reported[entry.name] = (
+                            there[0] + float(value.total.detach()),
+                            there[1] + float(value.weight),
+                        )
+                        if not torch.isfinite(value.total.detach()):
+                            raise DivergenceError(
+                                f"step {step}: loss {entry.name!r} is {float(value.total.detach())}, expected "
+                                "a finite number (lower trainer.learning_rate, or set trainer.clip)"
+                            )
+                if shares:
+                    torch.autograd.backward(sum(shares[1:], shares[0]))
         return reported
+
+    def _negatives(
+        self, entry: Weighted, batch: Batch, answer: Answer, place: tuple[int, ...]
+    ) -> Negatives | None:
+        if entry.sampler is None:
+            return None
+        random = generator(self.seed, "negatives", entry.name, *place)
+        with torch.no_grad():
+            asked = evolve(batch, targets=answer.targets)
+            return entry.sampler.draw(asked, StepScores(answer.hidden, answer.table), random)
 
     def stepped(self, batches: Sequence[Batch], step: int) -> None:
         """After an optimiser step: samplers that watch the model observe."""
         for batch in batches:
-            scores = _LazyScores(self.model, batch)
-            for entry in self.losses:
-                if entry.sampler is not None:
-                    entry.sampler.observe(batch, scores)
+            view = _targets(batch).view
+            watching = [e.sampler for e in self.losses if e.sampler is not None and e.view == view]
+            if not watching:
+                continue
+            scores = _LazyScores(self, batch)
+            for sampler in watching:
+                sampler.observe(batch, scores)
 
 
 class _LazyScores:
     """The model's scores after a step, computed once, and only if a sampler asks."""
 
-    def __init__(self, model: SequentialModel, batch: Batch) -> None:
-        self._model, self._batch = model, batch
-        self._made: StepScores | None = None
+    def __init__(self, training: SequentialTraining, batch: Batch) -> None:
+        self._training, self._batch = training, batch
+        self._made: list[StepScores] = []
 
-    def _scores(self) -> StepScores:
-        if self._made is None:
-            view, targets = self._batch.views["user"], _targets(self._batch)
-            was_training = self._model.training
-            self._model.eval()
+    def _scores(self) -> list[StepScores]:
+        if not self._made:
+            model, names = self._training.model, [entry.name for entry in self._training.losses]
+            was_training = model.training
+            model.eval()
             with torch.no_grad():
-                hidden = self._model(self._batch, view, _rows(targets, view))
-                self._made = StepScores(hidden, self._model.embedder.table())
-            self._model.train(was_training)
+                answers = self._training.answers(self._batch, names)
+                self._made = [StepScores(answer.hidden, answer.table) for answer in answers]
+            model.train(was_training)
         return self._made
 
     def score(self, ids: Tensor) -> Tensor:
         """Scores `(N, K)` of items."""
-        return self._scores().score(ids)
+        return torch.cat([scores.score(ids) for scores in self._scores()])
 
     def top_k(self, k: int) -> Tensor:
         """The ids `(N, k)` that score highest."""
-        return self._scores().top_k(k)
+        return torch.cat([scores.top_k(k) for scores in self._scores()])
 
 
 def _targets(batch: Batch) -> Targets:

@@ -164,6 +164,7 @@ PUBLIC = {
     "ragged",
     "resize",
     "rng",
+    "textfiles",
 }
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from recore.engine import ranks
-from recore.engine.ranks import BOUNDS, TIE_BOUND, Ranked, rank_block, tie_order
+from recore.engine.ranks import BOUNDS, TIE_BOUND, Ranked, list_block, rank_block, tie_order
 from recore.errors import DataError, DivergenceError
 from recore.ragged import Ragged, offsets_of
 
@@ -38,8 +38,8 @@ class Example:
 
 
 @st.composite
-def examples(draw: st.DrawFn, dtype: torch.dtype = torch.float32) -> Example:
-    n, items = draw(st.integers(1, 7)), draw(st.integers(1, 12))
+def examples(draw: st.DrawFn, dtype: torch.dtype = torch.float32, most: int = 12) -> Example:
+    n, items = draw(st.integers(1, 7)), draw(st.integers(1, most))
     random = np.random.default_rng(draw(st.integers(0, 2**20)))
     values = draw(st.sampled_from([[0.0], [0.0, 1.0], [-2.0, -0.0, 0.0, 0.5, 3.0]]))
     scores = torch.from_numpy(random.choice(values, size=(n, items))).to(dtype)
@@ -88,6 +88,57 @@ def test_ranks_and_lists_equal_a_slow_oracle(example: Example) -> None:
     assert found.top.tolist() == top
     assert found.top.shape == (len(rank), example.k)
     assert torch.equal(example.scores, kept), "the caller's scores were written to"
+
+
+@settings(deadline=None, max_examples=60)
+@given(examples())
+def test_lists_alone_are_those_of_the_ranks(example: Example) -> None:
+    kept = example.scores.clone()
+    found = list_block(example.scores, example.seen, example.order, example.k)
+    assert torch.equal(found, asked(example).top)
+    assert torch.equal(example.scores, kept), "the caller's scores were written to"
+
+
+def test_lists_of_a_wide_catalogue_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_groups: list[bool] = []
+    best = ranks._best
+
+    def watched(block: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        values, ids = best(block, count)
+        by_groups.append(block.shape[1] // ranks.GROUP >= 2 * count)
+        assert torch.equal(values, block.topk(count, dim=1).values)
+        assert torch.equal(values, block.gather(1, ids))
+        assert all(len(set(row)) == count for row in ids.tolist())
+        return values, ids
+
+    monkeypatch.setattr(ranks, "_best", watched)
+    monkeypatch.setattr(ranks, "WIDE", 1)
+
+    @settings(deadline=None, max_examples=250)
+    @given(examples(most=60), st.integers(2, 4))
+    def holds(example: Example, group: int) -> None:
+        ranks.GROUP, example = group, evolve(example, k=example.k % 5)
+        found = list_block(example.scores, example.seen, example.order, example.k)
+        assert found.tolist() == oracle(example)[2]
+
+    monkeypatch.setattr(ranks, "GROUP", 2)
+    holds()
+    assert by_groups.count(True) > 50
+    assert by_groups.count(False) > 50
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.integers(0, 2**20), st.sampled_from([1, 10, 64]))
+def test_the_lists_of_many_items_are_those_of_sorting(seed: int, k: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    scores = torch.randint(0, 3_000, (3, 2 * ranks.WIDE + 17), generator=random).float()
+    order = torch.randperm(scores.shape[1], generator=random)
+    seen = torch.arange(3).repeat(50), torch.randint(0, scores.shape[1], (150,), generator=random)
+    hidden = scores.clone()
+    hidden[seen] = -math.inf
+    by_order = order.argsort()
+    sorted_ = hidden[:, by_order].sort(dim=1, descending=True, stable=True).indices
+    assert torch.equal(list_block(scores, seen, order, k), by_order[sorted_[:, :k]])
 
 
 @settings(deadline=None, max_examples=60)
@@ -201,6 +252,8 @@ def test_scores_without_storage_of_their_own_are_left_alone() -> None:
     )
     assert found.rank.tolist() == [2, 1]
     assert popularity[1].tolist() == [2.0, 1.0, 3.0]
+    assert list_block(popularity, None, torch.arange(3), 1).tolist() == [[2], [2]]
+    assert popularity[1].tolist() == [2.0, 1.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +263,13 @@ def test_scores_without_storage_of_their_own_are_left_alone() -> None:
             lambda o: rank_block(torch.tensor([[0.0, 1.0], [2.0, math.nan]]), torch.tensor([0, 1]), None, o),
             DivergenceError,
             "item id 1 in row 1 of the block is NaN",
+        ),
+        (
+            lambda o: list_block(
+                torch.tensor([[math.nan, 1.0]]), (torch.tensor([0]), torch.tensor([0])), o, 1
+            ),
+            DivergenceError,
+            "item id 0 in row 0 of the block is NaN",
         ),
         (
             lambda o: rank_block(torch.zeros(1, 2).half(), torch.tensor([0]), None, o),

@@ -17,13 +17,26 @@ from collections.abc import Sequence
 import recore
 from recore.errors import RecoreError, nearest
 
-COMMANDS = ("run", "resume", "evaluate", "recommend", "check", "show", "plugins", "recipes", "schema")
+COMMANDS = (
+    "run",
+    "resume",
+    "update",
+    "evaluate",
+    "recommend",
+    "new-recipe",
+    "check",
+    "show",
+    "plugins",
+    "recipes",
+    "schema",
+)
 
 EPILOG = """\
 first steps:
   recore recipes                               the recipes that come with it
   recore run RECIPE                            train and test one
   recore run RECIPE --set trainer.epochs=3     the same with one detail changed
+  recore new-recipe events.csv                 write a recipe for a log of your own
   recore check my.yaml                         check a recipe without running it
   recore show position                         the parts of a kind that are installed
 """
@@ -40,7 +53,12 @@ class _Parser(argparse.ArgumentParser):
 
 def available() -> list[str]:
     """The subcommands of the core."""
-    return [name for name in COMMANDS if importlib.util.find_spec(f"recore.cli.{name}") is not None]
+    return [name for name in COMMANDS if importlib.util.find_spec(module_of(name)) is not None]
+
+
+def module_of(name: str) -> str:
+    """`new-recipe` → `recore.cli.new_recipe`."""
+    return f"recore.cli.{name.replace('-', '_')}"
 
 
 def parser_for(names: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[_Parser]]:
@@ -54,7 +72,7 @@ def parser_for(names: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.
     parser.add_argument("--version", action="version", version=f"recore {recore.__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for name in names:
-        importlib.import_module(f"recore.cli.{name}").add(subparsers)
+        importlib.import_module(module_of(name)).add(subparsers)
     return parser, subparsers
 
 

@@ -123,8 +123,8 @@ class Lines:
         each = line["seconds"] + line["validation_seconds"]
         left = clock(each * (line["of"] - line["epoch"]))
         text = Text.assemble(
-            f"epoch {line['epoch']:>3}/{line['of']}  {losses}  valid {figures} ",
-            ("*" if line["best"] else " ", "green"),
+            f"epoch {line['epoch']:>3}/{line['of']}  {losses}  " + (f"valid {figures} " if validation else ""),
+            ("*" if line["best"] and validation else " ", "green"),
             f" {line['events_per_second']:,} events/s  {each:.1f} s  at most {left} left",
         )
         self.console.print(text)
@@ -134,7 +134,10 @@ class Lines:
     def done(self, record: Mapping[str, Any], folder: Path) -> None:
         """The table of test figures and the card in short."""
         self.console.print()
-        figures(self.console, record["test"], record["intervals"], f"test, {record['users']:,} users")
+        if record["test"]:
+            figures(self.console, record["test"], record["intervals"], f"test, {record['users']:,} users")
+        else:
+            self.console.print("no test figures: all events trained, nothing was held out")
         card(self.console, record["card"]["protocol"])
         self._pair("epochs", f"{record['epochs']}, best {record['best_epoch']}, "
                    f"{record['seconds_per_epoch']:.1f} s each, peak {record['peak_memory_mib']:,.0f} MiB")  # fmt: skip

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recore.cli.common import add_recipe_arguments
 from recore.cli.machine_options import add_machine, add_output, machine_of
+
+if TYPE_CHECKING:
+    from recore.recipe import Recipe
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,6 +28,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--seed", type=int, action="append", metavar="N", help="only these seeds, not the recipe's"
     )
     parser.add_argument("--cell", action="append", metavar="NAME", help="only these cells of the matrix")
+    parser.add_argument(
+        "--fit-all",
+        action="store_true",
+        help="train on all events, for the epochs that --epochs-from chose; nothing is held out, so there are no "
+        "test figures",
+    )
+    parser.add_argument(
+        "--epochs-from", type=Path, metavar="RUN", help="with --fit-all: a finished run of the same recipe"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
     parser.add_argument("--record", type=Path, metavar="DIR", help="keep the record under this folder, too")
     add_machine(parser)
@@ -45,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
             known = ", ".join(cell.cell for cell in cells)
             raise RecipeError(f"--cell {', '.join(sorted(unknown))}: no such cell; this recipe has {known}")
         cells = [cell for cell in cells if cell.cell in args.cell]
+    fit_all = _fit_all(args, cells)
     machine = machine_of(args)
     records = []
     for cell in cells:
         for seed in args.seed or cell.seeds:
-            folder = run_one(cell, seed, machine, args.runs, reporter(args.quiet, args.json))
+            folder = run_one(cell, seed, machine, args.runs, reporter(args.quiet, args.json), fit_all)
             records.append(folder.json("record.json"))
             if args.quiet:
                 print(folder.path, flush=True)
@@ -58,3 +73,20 @@ def run(args: argparse.Namespace) -> int:
     if len(records) > 1 and not args.quiet and not args.json:
         summary(records)
     return 0
+
+
+def _fit_all(args: argparse.Namespace, cells: Sequence[Recipe]) -> dict[str, Any] | None:
+    """What --fit-all and --epochs-from say together, or None. Raises RecipeError."""
+    from recore.errors import RecipeError
+
+    if args.epochs_from is None and not args.fit_all:
+        return None
+    if not args.fit_all:
+        raise RecipeError("--epochs-from says how long --fit-all trains; give both")
+    if args.epochs_from is None and not any(cell.trainer for cell in cells):
+        return {"epochs": None, "from": None}  # nothing is trained in epochs
+    if args.epochs_from is None:
+        raise RecipeError("--fit-all holds nothing out that could end training; give --epochs-from RUN too")
+    from recore.engine.fit_all import epochs_from
+
+    return epochs_from(args.epochs_from, cells)

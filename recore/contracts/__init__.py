@@ -32,7 +32,9 @@ from recore.contracts.learning import (
 from recore.contracts.model import Embedder, Encoder, Placed, Position, Table
 from recore.contracts.scoring import (
     Block,
+    Compared,
     Counted,
+    Dual,
     Evaluation,
     Evaluator,
     Grouped,
@@ -48,9 +50,11 @@ __all__ = [
     "Batcher",
     "Block",
     "Changes",
+    "Compared",
     "Counted",
     "Dataset",
     "Dropped",
+    "Dual",
     "Embedder",
     "Encoder",
     "Evaluation",

@@ -105,6 +105,17 @@ class ListScorer(Protocol):
 
 
 @runtime_checkable
+class Dual(Protocol):
+    """A `Scorer` that answers the transposed question too: who is next for an item?"""
+
+    def audience(self, log: Interactions) -> Scorer:
+        """The scorer of users. `log` is what may be known; a question with a time is answered from the events
+        strictly earlier than it, one without from all. Its queries are those of the transposed log: `users`
+        are the items that ask, `events["item"]` the users they met; its `tokenizer` numbers the users."""
+        ...
+
+
+@runtime_checkable
 class Model(Protocol):
     """Whatever turns a log into a scorer."""
 
@@ -124,21 +135,29 @@ class Model(Protocol):
 @frozen
 class Wants:
     """What an evaluator asks of the engine: the longest list, which of the user's items are no candidates
-    (`history`: all of the query's, none: they stay), and whether it reads full rows of scores."""
+    (`history`: all of the query's, none: they stay), whether it reads full rows of scores, and whether it is
+    measured on validation after each epoch or only in the end. `view`: `user` asks for the item of each target
+    after its user's history; `item` asks for its user after the item's earlier users, of a scorer that is
+    `Dual`, and everything said of items and users here changes places."""
 
     k: int = 10
     seen: Literal["history", "none"] = "history"
     scores: bool = False
+    view: Literal["user", "item"] = "user"
+    each_epoch: bool = True
 
 
 @frozen
 class Evaluation:
-    """What an evaluator is told at its start."""
+    """What an evaluator is told at its start: how many rows can be targets, how many queries there are; for
+    the view `item`, the `log` of what may be known and the `tokenizer` of its targets, the users."""
 
     items: int
     users: int
     seed: int = 0
     part: Literal["validation", "test"] = "test"
+    log: Interactions | None = None
+    tokenizer: Tokenizer | None = None
 
 
 @frozen(eq=False)
@@ -148,8 +167,8 @@ class Block:
     item ids, −1 where fewer are left, k at least what was wanted; `length (n,)` of the history; `cold (n,)`
     never seen in training;
     `in_history (n,)`: the target is among the items of its history; `event (n,)`: the log's row id of the
-    target, where known (it tells the targets of one user apart); `scores (n, V)` before the seen filter, for
-    evaluators that want them, not to be written to."""
+    target, where known (it tells the targets of one user apart); `time (n,)` of the question, where times are
+    known; `scores (n, V)` before the seen filter, for evaluators that want them, not to be written to."""
 
     users: pl.Series
     targets: Ids
@@ -160,6 +179,7 @@ class Block:
     cold: npt.NDArray[np.bool_] = field(kw_only=True)
     in_history: npt.NDArray[np.bool_] = field(kw_only=True)
     event: Ids | None = field(default=None, kw_only=True)
+    time: npt.NDArray[Any] | None = field(default=None, kw_only=True)
     scores: Tensor | None = field(default=None, kw_only=True)
 
 
@@ -185,6 +205,19 @@ class Evaluator(Protocol):
     def finish(self) -> tuple[Mapping[str, float], pl.DataFrame]:
         """Totals by metric name, and a frame with `user`, `length` and a column per metric, a row per query
         and target."""
+        ...
+
+
+@runtime_checkable
+class Compared(Protocol):
+    """An evaluator that ranks rivals beside the model: the same questions, candidates and rule for ties."""
+
+    def rivals(self) -> Mapping[str, Scorer]:
+        """Scorers by name; asked for after `start`."""
+        ...
+
+    def update_rival(self, name: str, block: Block) -> None:
+        """What `update` hears of the model, of a rival."""
         ...
 
 

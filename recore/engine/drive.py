@@ -1,20 +1,24 @@
-"""The training loop, written once: progress, validation, checkpoints, Ctrl-C and resume.
+"""The training loop, written once: progress, validation, checkpoints, signals that stop it, and resume.
 
 A trainer is a generator of steps; between two steps its state is whole, so that is where the engine saves.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
+import torch
 from attrs import define, field
 
+from recore.claims import LossClaims
 from recore.component import Context, Part
 from recore.contracts.data import Tokenizer
 from recore.contracts.learning import (
@@ -33,11 +37,12 @@ from recore.engine import checkpoint
 from recore.engine.evaluate import Examination
 from recore.engine.machine import Machine, peak_memory_mib
 from recore.engine.report import Reporter, Silent
-from recore.engine.rundir import RunFolder, remove, write_aside
-from recore.errors import DivergenceError, RecoreError, RunFolderError
+from recore.engine.rundir import REMEDY, RunFolder, check_seal, damaged, remove, write_sealed
+from recore.errors import DivergenceError, Problem, RecoreError, RunFolderError
 from recore.recipe import Recipe
 
 SAVE_EVERY = 300.0  # seconds between checkpoints within an epoch
+TRAINER = "trainer"  # folder with the trainer's state, beside the weights that it belongs to
 
 
 class Stateful(Protocol):
@@ -49,9 +54,20 @@ class Stateful(Protocol):
 
 
 class Interrupted(RecoreError):
-    """The user asked to stop; the run can go on."""
+    """Ctrl-C, or a signal that asks to stop: the run can go on. `exit_status` is 128 and the signal's number, as
+    shells have it."""
 
-    exit_status = 130
+    def __init__(self, message: str, signum: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signum
+
+
+class Stop(KeyboardInterrupt):
+    """What Ctrl-C is, for another signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
 
 
 @define
@@ -66,6 +82,7 @@ class Fit:
     evaluators: Sequence[Evaluator] = ()
     trainer: Trainer | None = None
     reporter: Reporter = field(factory=Silent)
+    epochs: int | None = None  # stop after exactly so many, whatever the trainer's schedule is made for
 
     @property
     def seed(self) -> int:
@@ -104,23 +121,28 @@ class Fit:
         built: Batcher = self._build(self.recipe.batcher, "batcher")
         return built
 
-    def build_losses(self) -> list[tuple[str, Loss, float, Sampler | None]]:
-        """The recipe's losses: name, loss, weight, sampler."""
-        return [
-            (
-                e.name,
-                self.context.build(e.part),
-                e.weight,
-                self.context.build(e.sampler) if e.sampler else None,
-            )
-            for e in self.recipe.losses
-        ]
+    def build_losses(
+        self, views: Mapping[str, Context] | None = None
+    ) -> list[tuple[str, str, Loss, float, Sampler | None, bool]]:
+        """The recipe's losses: name, view, loss, weight, sampler, whether it claims `agreement`. `views`: the
+        contexts in which those of other views than `user` are built, with that view's log and ids."""
+        found = []
+        for entry in self.recipe.losses:
+            context = (views or {}).get(entry.view, self.context)
+            sampler = context.build(entry.sampler) if entry.sampler else None
+            claims = entry.part.claims
+            compares = isinstance(claims, LossClaims) and claims.agreement
+            loss = context.build(entry.part)
+            found.append((entry.name, entry.view, loss, entry.weight, sampler, compares))
+        return found
 
-    def validate(self, scorer: Scorer) -> dict[str, float]:
-        """Validation figures of the scorer as it stands; empty without a validation part."""
+    def validate(self, scorer: Scorer, final: bool = True) -> dict[str, float]:
+        """Validation figures of the scorer as it stands; empty without a validation part. Before the end, of
+        the evaluators that are measured each epoch."""
         if self.validation is None or not len(self.validation.queries):
             return {}
-        return dict(self.validation.ask(scorer, self.evaluators).totals)
+        asked = [evaluator for evaluator in self.evaluators if final or evaluator.wants.each_epoch]
+        return dict(self.validation.ask(scorer, asked).totals)
 
     def notify(self, hook: str, **facts: Any) -> None:
         """Tell plugins that listen. One that fails is reported, and the run goes on."""
@@ -130,24 +152,30 @@ class Fit:
     def drive(self, training: Training, states: Mapping[str, Stateful], scorer: Scorer, model: Model) -> Path:
         """Train from where the run's folder stands to the end; gives the folder of the best weights.
 
-        `states` are saved and restored by name, besides the trainer. Raises Interrupted after Ctrl-C.
+        `states` are saved and restored by name, besides the trainer. Raises Interrupted after Ctrl-C and other
+        signals that ask to stop, DivergenceError when a loss or a parameter stops being finite.
         """
         if self.folder is None or self.trainer is None:
             raise RecoreError("training needs a run folder and a trainer")
-        loop = _Loop(self, self.folder, self.trainer, states, model)
+        loop = _Loop(self, self.folder, self.trainer, training, states, model)
         loop.restore()
+        if loop.done():
+            return loop.best_weights()
         with interrupts() as asked:
             for report in self.trainer.steps(training):
                 loop.heard(report)
                 if report.epoch_ended:
                     loop.end_epoch(report, scorer)
-                elif asked.is_set() or time.monotonic() - loop.saved > SAVE_EVERY:
+                elif asked or time.monotonic() - loop.saved > SAVE_EVERY:
                     loop.save(report.step)
-                if asked.is_set():
+                if asked:
                     raise Interrupted(
                         f"stopped after step {report.step} of epoch {report.epoch + 1}; "
-                        f"go on with: recore resume {self.folder.path}"
+                        f"go on with: recore resume {self.folder.path}",
+                        asked[0],
                     )
+                if loop.done():
+                    break
         return loop.best_weights()
 
 
@@ -158,6 +186,7 @@ class _Loop:
     fit: Fit
     folder: RunFolder
     trainer: Trainer
+    training: Training
     states: Mapping[str, Stateful]
     model: Model
     best: str = ""
@@ -168,6 +197,10 @@ class _Loop:
     saved: float = field(factory=time.monotonic)
     lines: list[dict[str, Any]] = field(factory=list)
 
+    def done(self) -> bool:
+        """Whether the epochs that were asked for are over."""
+        return self.fit.epochs is not None and len(self.lines) >= self.fit.epochs
+
     def restore(self) -> None:
         """Take up the newest checkpoint, if there is one."""
         state = checkpoint.load(self.folder.path)
@@ -176,28 +209,50 @@ class _Loop:
             self.folder.write_metrics([])
             self._forget_weights()
             return
-        for name, part in self.states.items():
-            part.load_state_dict(state["parts"].get(name, {}))
-        self.trainer.load_state_dict(state["trainer"])
         loop = state["loop"]
+        self._take_up(state)
         self.best, self.tally = loop["best"], loop["tally"]
         self.events, self.spent = loop["events"], loop["spent"]
         self.lines = self.folder.metrics()[: loop["epochs"]]
-        if len(self.lines) < loop["epochs"]:
-            raise RunFolderError(
-                f"{self.folder.path / 'metrics.jsonl'} has {len(self.lines)} lines, but the checkpoint is of "
-                f"{loop['epochs']} epochs (run anew)"
-            )
-        if self.best and not (self.folder.path / self.best).is_dir():
-            raise RunFolderError(f"{self.folder.path / self.best}, the best weights, are gone (run anew)")
+        if checkpoint.digest(self.lines) != loop["metrics"]:
+            raise RunFolderError(damaged(self.folder.path / "metrics.jsonl"))
+        if self.best:
+            if not (self.folder.path / self.best).is_dir():
+                raise RunFolderError(
+                    Problem(f"{self.folder.path / self.best}, the best weights, are gone", hint=REMEDY)
+                )
+            check_seal(self.folder.path / self.best)
         self.folder.write_metrics(self.lines)
         self._forget_weights()  # those that were written after this checkpoint
         self.fit.reporter.note(f"resumed after {len(self.lines)} epochs, at step {loop['step']}")
         self.clock = time.monotonic()
 
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        """Give every part its own state. Raises RunFolderError with all parts whose state it is not."""
+        held = state["parts"]
+        problems = [
+            f"the checkpoint has no state of {name!r}" if name in self.states else f"{name!r} is not of this run"
+            for name in sorted(set(held) ^ set(self.states))
+        ]
+        parts = {name: (part, held[name]) for name, part in self.states.items() if name in held}
+        for name, (part, own) in {**parts, "trainer": (self.trainer, state["trainer"])}.items():
+            try:
+                part.load_state_dict(own)
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, RunFolderError) as error:
+                # torch lists every tensor that is missing, strange or of another shape.
+                problems.append(f"{name!r} cannot take up its state: {' '.join(str(error).split())}")
+        if problems:
+            folder = self.folder.path / "checkpoints"
+            raise RunFolderError([Problem(problem, str(folder), hint=REMEDY) for problem in problems])
+
     def heard(self, report: StepReport) -> None:
-        """Add up a step."""
+        """Add up a step. Raises DivergenceError for a loss that is not finite, if the model has not yet."""
         for name, value in report.losses.items():
+            if not math.isfinite(value):
+                raise DivergenceError(
+                    f"step {report.step}: loss {name!r} is {value}, expected a finite number (lower "
+                    "trainer.learning_rate, or set trainer.clip)"
+                )
             entry = self.tally.setdefault(name, [0.0, 0.0])
             entry[0] += value
             entry[1] += 1
@@ -208,20 +263,21 @@ class _Loop:
         seconds = self.spent + time.monotonic() - self.clock
         started = time.monotonic()
         try:
-            validation = self.fit.validate(scorer)
+            validation = self.fit.validate(scorer, final=False)
         except DivergenceError as error:
             raise DivergenceError(
                 f"validation after step {report.step}, the last of epoch {report.epoch + 1}: {error} "
                 "(lower trainer.learning_rate, or set trainer.clip)"
             ) from error
+        self._finite(report.step)
         validating = time.monotonic() - started
         verdict = self.trainer.judge(validation[self.trainer.metric]) if validation else Verdict(True, False)
         if verdict.best:
             self.best = f"models/epoch-{report.epoch + 1:04d}"
-            write_aside(self.folder.path / self.best, self.model.save)
+            write_sealed(self.folder.path / self.best, self._weights)
         line = {
             "epoch": report.epoch + 1,
-            "of": self.trainer.last_epoch,
+            "of": self.fit.epochs or self.trainer.last_epoch,
             "step": report.step,
             "losses": {name: total / max(count, 1) for name, (total, count) in self.tally.items()},
             "validation": validation,
@@ -240,8 +296,14 @@ class _Loop:
         self.fit.reporter.epoch(line)
         self.fit.notify("recore_epoch_ended", run=self.folder.path, metrics=line)
 
+    def _weights(self, folder: Path) -> None:
+        """The weights, and the trainer's state of that moment: an update goes on from both."""
+        self.model.save(folder)
+        checkpoint.write(folder / TRAINER, self.trainer.state_dict())
+
     def save(self, step: int) -> None:
         """A checkpoint of this moment; weights that are the best no more go after it is written."""
+        self._finite(step)
         now = time.monotonic()
         checkpoint.save(
             self.folder.path,
@@ -255,12 +317,25 @@ class _Loop:
                     "events": self.events,
                     "spent": self.spent + now - self.clock,
                     "epochs": len(self.lines),
+                    "metrics": checkpoint.digest(self.lines),
                     "step": step,
                 },
             },
         )
         self._forget_weights()
         self.saved = time.monotonic()
+
+    def _finite(self, step: int) -> None:
+        """Nothing that is not finite is ever saved. Raises DivergenceError."""
+        spoiled = [
+            name for name, value in self.training.parameters.items() if not torch.isfinite(value.detach()).all()
+        ]
+        if spoiled:
+            more = f" and {len(spoiled) - 3} more" if len(spoiled) > 3 else ""
+            raise DivergenceError(
+                f"step {step}: parameters that are not finite: {', '.join(spoiled[:3])}{more} (lower "
+                "trainer.learning_rate, or set trainer.clip)"
+            )
 
     def _forget_weights(self) -> None:
         """Remove all weights but the best."""
@@ -276,21 +351,44 @@ class _Loop:
 
 
 @contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """Within the block the first Ctrl-C is remembered, so that the step in progress ends well; the second
-    one interrupts as usual. Only the main thread can listen for it."""
-    asked = threading.Event()
+def interrupts() -> Iterator[list[int]]:
+    """Within the block the first signal that asks to stop (Ctrl-C; SIGTERM, of schedulers; SIGHUP, of a
+    terminal that is closed) is remembered in the list, so that the step in progress ends well; the second one
+    interrupts as usual. Only the main thread can listen."""
+    asked: list[int] = []
+
+    def remember(signum: int, frame: FrameType | None) -> None:
+        if asked:
+            raise Stop(signum)
+        asked.append(signum)
+
+    with _handled(remember):
+        yield asked
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block those signals raise Stop, as Ctrl-C raises KeyboardInterrupt."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Stop(signum)
+
+    with _handled(stop):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield
         return
-
-    def remember(signum: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, remember)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # under nohup
+        del before[signal.SIGHUP]
+    for signum in before:
+        signal.signal(signum, handler)
     try:
-        yield asked
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, old in before.items():
+            signal.signal(signum, old)

@@ -5,7 +5,8 @@ Legend: `n` queries of a block, `V` items. The same scorer answers here, in trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +15,24 @@ import torch
 from attrs import evolve, field, frozen
 
 from recore.contracts.data import Holdout, Tokenizer
-from recore.contracts.scoring import Block, Counted, Evaluation, Evaluator, Grouped, Queries, Scorer
+from recore.contracts.scoring import (
+    Block,
+    Compared,
+    Counted,
+    Dual,
+    Evaluation,
+    Evaluator,
+    Grouped,
+    Queries,
+    Scorer,
+    Wants,
+)
 from recore.data import Ids, Interactions
 from recore.engine.ranks import rank_block, tie_order
+from recore.errors import RecoreError
 from recore.histories import queries_from, seen_items
 from recore.ragged import Ragged, View
+from recore.timeline import Timeline
 
 SCORES_AT_ONCE = 8_000_000  # scores held together: bounds memory, not results
 
@@ -44,7 +58,8 @@ class Evaluated:
 
 
 class Examination:
-    """The questions of one part of a split, looked up once and asked as often as needed."""
+    """The questions of one part of a split, looked up once and asked as often as needed. `audience`: the same
+    targets asked about from the other side, where some evaluator wants that."""
 
     def __init__(
         self,
@@ -54,29 +69,64 @@ class Examination:
         part: Literal["validation", "test"],
         seed: int,
         trained: Ids,
+        audience: Audience | None = None,
     ) -> None:
-        self.queries: Queries = queries_from(interactions, holdout.start, holdout.stop, holdout.target)
+        self.audience = audience
+        queries = queries_from(interactions, holdout.start, holdout.stop, holdout.target)
+        assert queries.users is not None
+        self._asks(queries, queries.users, interactions.events[holdout.target], tokenizer, part, seed, trained)
+
+    def _asks(
+        self,
+        queries: Queries,
+        users: pl.Series,
+        targets: pl.DataFrame,
+        tokenizer: Tokenizer,
+        part: Literal["validation", "test"],
+        seed: int,
+        trained: Ids,
+    ) -> None:
+        """What is asked: a row of `targets` a query; `users` are those of the targets, in either direction."""
+        self.queries, self.users = queries, users
         self.part: Literal["validation", "test"] = part
         self.seed = seed
         self.items = tokenizer.items
-        targets = interactions.events["item"].gather(holdout.target)
-        self.targets: Ids = tokenizer.item_ids(targets)
+        self.targets: Ids = tokenizer.item_ids(targets["item"])
         self.lengths: Ids = np.diff(self.queries.offsets)
         item = torch.from_numpy(tokenizer.item_ids(self.queries.events["item"]).copy())
         histories = View({"token": item, "item": item}, torch.from_numpy(self.queries.offsets))
         self.seen: Ragged = seen_items(histories)
         self.in_history = _contains(self.seen, self.targets)
         self.cold = (self.targets < 0) | ~np.isin(self.targets, trained)
-        self.events: Ids = interactions.events["event"].gather(holdout.target).to_numpy()
+        self.events: Ids = targets["event"].to_numpy()
+        self.times = targets["time"].to_numpy() if "time" in targets.columns else None
         self.ties = tie_order(tokenizer.items_of(np.arange(self.items)), seed)
 
     def ask(self, scorer: Scorer, evaluators: Sequence[Evaluator]) -> Evaluated:
         """Score all queries in blocks and let every evaluator see each block."""
+        by_view = {view: [e for e in evaluators if e.wants.view == view] for view in ("user", "item")}
+        if by_view["user"]:
+            self.hear(scorer, by_view["user"], Evaluation(self.items, len(self.queries), self.seed, self.part))
+        if by_view["item"]:
+            if self.audience is None or not isinstance(scorer, Dual):
+                raise RecoreError("an evaluator asks for the next user of items, but the model ranks no users")
+            self.audience.hear_both(scorer, by_view["item"])
+        return _finish(evaluators)
+
+    def hear(self, scorer: Scorer, evaluators: Sequence[Evaluator], about: Evaluation) -> None:
+        """Start the evaluators and show them all blocks, and to those that compare the blocks of their rivals."""
         for evaluator in evaluators:
-            evaluator.start(Evaluation(self.items, len(self.queries), self.seed, self.part))
+            evaluator.start(about)
+        self._show(scorer, [(evaluator.wants, evaluator.update) for evaluator in evaluators])
+        for evaluator in evaluators:
+            if isinstance(evaluator, Compared):
+                for name, rival in evaluator.rivals().items():
+                    self._show(rival, [(evaluator.wants, partial(evaluator.update_rival, name))])
+
+    def _show(self, scorer: Scorer, hearing: Sequence[tuple[Wants, Callable[[Block], None]]]) -> None:
         wanted = {
-            e.wants.seen: max(x.wants.k for x in evaluators if x.wants.seen == e.wants.seen)
-            for e in evaluators
+            wants.seen: max(other.k for other, _ in hearing if other.seen == wants.seen)
+            for wants, _ in hearing
         }
         step = max(1, SCORES_AT_ONCE // max(self.items, 1))
         for begin in range(0, len(self.queries), step):
@@ -84,10 +134,9 @@ class Examination:
             scores = scorer.score(scorer.encode(self.queries.block(begin, end)))
             for seen, k in wanted.items():
                 block = self._block(scores, begin, end, k, hide_seen=seen == "history")
-                for evaluator in evaluators:
-                    if evaluator.wants.seen == seen:
-                        evaluator.update(evolve(block, scores=scores) if evaluator.wants.scores else block)
-        return _finish(evaluators)
+                for wants, hear in hearing:
+                    if wants.seen == seen:
+                        hear(evolve(block, scores=scores) if wants.scores else block)
 
     def _block(self, scores: torch.Tensor, begin: int, end: int, k: int, hide_seen: bool) -> Block:
         low, high = int(self.seen.offsets[begin]), int(self.seen.offsets[end])
@@ -99,10 +148,8 @@ class Examination:
             order=self.ties,
             k=k,
         )
-        users = self.queries.users
-        assert users is not None
         return Block(
-            users=users.slice(begin, end - begin),
+            users=self.users.slice(begin, end - begin),
             targets=self.targets[begin:end],
             rank=ranked.rank.numpy(),
             candidates=ranked.candidates.numpy(),
@@ -111,7 +158,67 @@ class Examination:
             cold=self.cold[begin:end],
             in_history=self.in_history[begin:end],
             event=self.events[begin:end],
+            time=None if self.times is None else self.times[begin:end],
         )
+
+
+class Audience(Examination):
+    """The same targets from the other side: after the item's earlier users, who is next?
+
+    `known` are the events that may be known: of the log without the targets. Where times order events across
+    users, a question sees those strictly earlier than its target; where they do not, an item's users are all
+    of them, as a set.
+    """
+
+    def __init__(
+        self,
+        known: Interactions,
+        targets: pl.DataFrame,
+        part: Literal["validation", "test"],
+        seed: int,
+    ) -> None:
+        self.known, self.log = known, known.transposed()
+        self.audience = None
+        self._about = (targets, part, seed)
+        self._tokenizer: Tokenizer | None = None
+
+    def hear_both(self, scorer: Dual, evaluators: Sequence[Evaluator]) -> None:
+        """Ask the transposed scorer, whose tokenizer numbers the users."""
+        answering = scorer.audience(self.known)
+        if self._tokenizer is None:
+            self._tokenizer = answering.tokenizer
+            targets, part, seed = self._about
+            trained = np.unique(self._tokenizer.item_ids(self.log.events["item"]))
+            swapped = targets.rename({"user": "item", "item": "user"})
+            queries = audience_queries(self.log, targets["item"], targets.get_column("time", default=None))
+            self._asks(queries, targets["user"], swapped, self._tokenizer, part, seed, trained)
+        about = Evaluation(
+            self.items, len(self.queries), self.seed, self.part, self.known, self._tokenizer
+        )
+        self.hear(answering, evaluators, about)
+
+
+def audience_queries(log: Interactions, items: pl.Series, time: pl.Series | None) -> Queries:
+    """Questions of items `(n,)`: the histories are the item's users in `log`, a transposed one, strictly before
+    `time (n,)` where that is given and times order events across users; all of them otherwise."""
+    offsets, asking = log.offsets(), log.user_ids()
+    place = places(asking, items)
+    known = place >= 0
+    start = np.where(known, offsets[:-1][place], 0)
+    stop = np.where(known, offsets[1:][place], 0)
+    ordered = time is not None and log.order_across_users
+    if ordered:
+        times = Timeline(offsets, log.events["time"].to_numpy())
+        stop = np.where(known, times.stop(np.maximum(place, 0), time.to_numpy()), 0)
+    rows = queries_from(log, start, stop, None)
+    return Queries(rows.events, rows.offsets, items, time.to_numpy() if ordered else None)
+
+
+def places(known: pl.Series, asked: pl.Series) -> Ids:
+    """The place `(n,)` of each id among the known ones, or −1."""
+    table = pl.DataFrame({"id": known, "place": np.arange(len(known))})
+    found = asked.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")
+    return found["place"].fill_null(-1).to_numpy()
 
 
 def _contains(seen: Ragged, targets: Ids) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import resource
 import sys
@@ -39,6 +40,7 @@ class Machine:
             ) from error
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        keep_freed_memory()
 
     def place(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module on this device, in this precision."""
@@ -53,6 +55,23 @@ class Machine:
             "precision": self.precision,
             "system": f"{platform.system()} {platform.machine()}",
         }
+
+
+# glibc's names of these two (malloc.h).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEPT, _LARGE = 512 * 2**20, 64 * 2**20
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 512 MiB of freed memory for what is allocated next, and take tensors under 64 MiB from
+    it. A training step frees and allocates the same tensors again; by default their pages go back to the system
+    and are cleared anew in every step (measured: a fifth of a step of short histories, 5% of one of long ones).
+    Does nothing elsewhere; no number depends on it."""
+    with suppress(OSError, AttributeError, ValueError):
+        if platform.libc_ver()[0] == "glibc":
+            library = ctypes.CDLL(None)
+            library.mallopt(_MMAP_THRESHOLD, _LARGE)
+            library.mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
 def processor() -> str:

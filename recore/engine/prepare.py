@@ -5,26 +5,37 @@ Nothing is trained here and nothing written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from attrs import define, evolve
+from attrs import define, evolve, frozen
 
 from recore.component import Context, Facts, Part
-from recore.contracts.data import SplitParts, Tokenizer
+from recore.contracts.data import Holdout, SplitParts, Tokenizer
 from recore.contracts.learning import Trainer
 from recore.contracts.scoring import Evaluator, Model
-from recore.data import Interactions
+from recore.data import Ids, Interactions
 from recore.engine.card import protocol_card
 from recore.engine.drive import Fit
-from recore.engine.evaluate import Examination
+from recore.engine.evaluate import Audience, Examination
 from recore.engine.machine import Machine
 from recore.engine.report import Reporter
 from recore.engine.rundir import RunFolder
 from recore.errors import DataError, Problem, RecipeError
 from recore.recipe import Recipe, make_builder
+
+
+@frozen(eq=False)
+class Terms:
+    """What a run does beside its recipe. `fit_all`: all events train and nothing is held out. `epochs`: training
+    stops after exactly so many. `trained`: `event` ids that the starting weights were trained on already, which
+    are nobody's target any more."""
+
+    fit_all: bool = False
+    epochs: int | None = None
+    trained: Ids | None = None
 
 
 @define
@@ -41,15 +52,32 @@ class Prepared:
     evaluators: list[Evaluator]
     trainer: Trainer | None
     card: dict[str, Any]
+    terms: Terms = Terms()
 
     def examination(self, part: Literal["validation", "test"]) -> Examination:
-        """The questions of one part."""
+        """The questions of one part. Raises DataError where everything trains."""
+        if self.terms.fit_all:
+            raise DataError(
+                f"this run trained on all events (--fit-all), so it has no {part} part; measure the run that chose "
+                "its epochs"
+            )
         assert self.context.tokenizer is not None
         holdout = self.parts.validation if part == "validation" else self.parts.test
         trained = np.arange(self.context.tokenizer.items)
         if self.context.interactions is not None:
             trained = np.unique(self.context.tokenizer.item_ids(self.context.interactions.events["item"]))
-        return Examination(self.log, holdout, self.context.tokenizer, part, self.seed, trained)
+        audience = self.audience(part) if any(e.wants.view == "item" for e in self.evaluators) else None
+        return Examination(self.log, holdout, self.context.tokenizer, part, self.seed, trained, audience)
+
+    def audience(self, part: Literal["validation", "test"]) -> Audience:
+        """The questions of one part from the other side. Known are the training events, and for the test the
+        validation targets, where times say which of them were earlier."""
+        rows, holdout = self.parts.train, self.parts.validation
+        if part == "test":
+            holdout = self.parts.test
+            if self.log.order_across_users:
+                rows = np.sort(np.concatenate([rows, self.parts.validation.target]))
+        return Audience(self.log.rows(rows), self.log.events[holdout.target], part, self.seed)
 
     def fit(self, folder: RunFolder, reporter: Reporter) -> Fit:
         """What the model is given."""
@@ -62,6 +90,7 @@ class Prepared:
             evaluators=self.evaluators,
             trainer=self.trainer,
             reporter=reporter,
+            epochs=self.terms.epochs,
         )
 
     def model(self) -> Model:
@@ -82,9 +111,17 @@ def first_context(recipe: Recipe, seed: int, machine: Machine) -> Context:
     return Context(seed=seed, facts=recipe.facts, builder=make_builder(recipe.plugins), device=machine.device)
 
 
-def read_log(recipe: Recipe, context: Context) -> tuple[Interactions, list[dict[str, Any]]]:
+def read_raw(recipe: Recipe, context: Context) -> Interactions:
+    """The log as the data set gives it."""
+    log: Interactions = context.build(recipe.data).load(evolve(context, path=recipe.data.path))
+    return log
+
+
+def read_log(
+    recipe: Recipe, context: Context, raw: Interactions | None = None
+) -> tuple[Interactions, list[dict[str, Any]]]:
     """The log after all transforms, and what each transform left and dropped."""
-    log = context.build(recipe.data).load(evolve(context, path=recipe.data.path))
+    log = read_raw(recipe, context) if raw is None else raw
     steps = []
     for part in recipe.transforms:
         log, dropped = context.build(part).apply(log)
@@ -96,8 +133,20 @@ def read_log(recipe: Recipe, context: Context) -> tuple[Interactions, list[dict[
     return log, steps
 
 
-def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | None = None) -> Prepared:
-    """Read the data and check all that only the data can tell. A `tokenizer` that was saved is used as it is.
+def prepare(
+    recipe: Recipe,
+    seed: int,
+    machine: Machine,
+    tokenizer: Tokenizer | None = None,
+    users: Tokenizer | None = None,
+    terms: Terms | None = None,
+    raw: Interactions | None = None,
+    follow: Callable[[Interactions, Interactions], Tokenizer] | None = None,
+) -> Prepared:
+    """Read the data and check all that only the data can tell. A `tokenizer` that was saved is used as it is,
+    and so is that of the `users`, which is there for a model that encodes items by their users. `raw`: the log as
+    the data set gives it, where that is known already. `follow`: makes the tokenizer from the log and its
+    training part, where an older one has to follow them.
 
     Raises RecipeError and DataError, each with all problems at once.
     """
@@ -110,11 +159,12 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
     evaluators: list[Evaluator] = [context.build(part) for part in recipe.evaluators]
     trainer: Trainer | None = context.build(recipe.trainer) if recipe.trainer else None
     _check_metric(recipe, evaluators, trainer)
-    log, steps = read_log(recipe, context)
-    parts: SplitParts = context.build(recipe.split).parts(log)
+    terms = terms or Terms()
+    log, steps = read_log(recipe, context, raw)
+    parts = split(recipe, context, log, terms)
     if not len(parts.train):
         raise DataError(Problem("the training part is empty", recipe.split.where, recipe.split.path))
-    if not len(parts.test):
+    if not len(parts.test) and not terms.fit_all:
         counts = ", ".join(f"{count:,} {what}" for what, count in parts.counts.items() if count)
         raise DataError(
             Problem("the test part holds no target", recipe.split.where, recipe.split.path, counts)
@@ -122,7 +172,10 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
     training = log.rows(parts.train)
     context = evolve(context, interactions=training)
     if tokenizer is None:
-        tokenizer = context.build(tokenizer_of(recipe))
+        tokenizer = context.build(tokenizer_of(recipe)) if follow is None else follow(log, training)
+    parts = _count_retired(parts, log, tokenizer)
+    if users is None and encodes_items(recipe):
+        users = evolve(context, interactions=training.transposed()).build(tokenizer_of(recipe))
     facts = Facts(
         columns=frozenset(log.events.columns),
         items=tokenizer.items,
@@ -130,7 +183,7 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
         users=len(training.offsets()) - 1,
         order_across_users=log.order_across_users,
     )
-    context = evolve(context, tokenizer=tokenizer, facts=context.facts.merged(facts))
+    context = evolve(context, tokenizer=tokenizer, users=users, facts=context.facts.merged(facts))
     problems = recipe.problems(facts)
     for part in recipe.parts():
         problems += [
@@ -146,7 +199,55 @@ def prepare(recipe: Recipe, seed: int, machine: Machine, tokenizer: Tokenizer | 
         raise RecipeError(problems)
     metric = trainer.metric if trainer is not None and len(parts.validation) else None
     card = protocol_card(recipe, log, steps, parts, evaluators, metric, seed)
-    return Prepared(recipe, seed, machine, log, steps, parts, context, evaluators, trainer, card)
+    if terms.fit_all:
+        stated = "that were stated" if terms.epochs is None else "that validation chose in another run"
+        card["protocol"]["checkpoint"] = "after fitting" if trainer is None else f"after the epochs {stated}"
+    if len(tokenizer.retired):
+        card["protocol"]["candidates"] += f", without {len(tokenizer.retired):,} that are retired"
+    return Prepared(recipe, seed, machine, log, steps, parts, context, evaluators, trainer, card, terms)
+
+
+def split(recipe: Recipe, context: Context, log: Interactions, terms: Terms) -> SplitParts:
+    """The recipe's split, or all events to train on; no target that the starting weights know already."""
+    if terms.fit_all:
+        nothing = np.zeros(0, dtype=np.int64)
+        empty = Holdout(nothing, nothing, nothing)
+        everything = np.arange(len(log), dtype=np.int64)
+        return SplitParts(everything, empty, empty, "none: all events train, nothing is held out")
+    parts: SplitParts = context.build(recipe.split).parts(log)
+    return parts if terms.trained is None else _without_known(parts, log, terms.trained)
+
+
+def _without_known(parts: SplitParts, log: Interactions, trained: Ids) -> SplitParts:
+    """Targets whose events were trained on already go to the training part, and are counted."""
+    event, train, counts, left = log.events["event"].to_numpy(), [parts.train], dict(parts.counts), {}
+    for part, held in (("validation", parts.validation), ("test", parts.test)):
+        known = np.isin(event[held.target], trained)
+        counts[f"{part} targets that the starting weights were trained on, which train"] = int(known.sum())
+        train.append(held.target[known])
+        left[part] = Holdout(held.target[~known], held.start[~known], held.stop[~known])
+    rows = np.sort(np.concatenate(train))
+    return SplitParts(rows, left["validation"], left["test"], parts.name, counts)
+
+
+def _count_retired(parts: SplitParts, log: Interactions, tokenizer: Tokenizer) -> SplitParts:
+    if not len(tokenizer.retired):
+        return parts
+    ids = tokenizer.item_ids(log.events["item"])
+    gone = np.isin(ids, tokenizer.retired)
+    counts = {
+        "events of retired items, which no model learns to predict": int(gone[parts.train].sum()),
+        "validation targets that are retired items, hence ranked last": int(
+            gone[parts.validation.target].sum()
+        ),
+        "test targets that are retired items, hence ranked last": int(gone[parts.test.target].sum()),
+    }
+    return evolve(parts, counts={**parts.counts, **counts})
+
+
+def encodes_items(recipe: Recipe) -> bool:
+    """Whether the model encodes items by their users, and so needs users numbered."""
+    return recipe.facts.views is not None and "item" in recipe.facts.views
 
 
 def tokenizer_of(recipe: Recipe) -> Part[Tokenizer]:
@@ -176,11 +277,11 @@ def _check_metric(recipe: Recipe, evaluators: Sequence[Evaluator], trainer: Trai
         raise RecipeError(problems)
     if trainer is None or recipe.trainer is None:
         return
-    measured = {name for evaluator in evaluators for name in evaluator.formulas}
+    measured = {name for e in evaluators if e.wants.each_epoch for name in e.formulas}
     if trainer.metric not in measured:
         raise RecipeError(
             Problem(
-                f"expected one of the metrics that the evaluators measure ({', '.join(sorted(measured))}), "
+                f"expected one of the metrics that the evaluators measure each epoch ({', '.join(sorted(measured))}), "
                 f"got {trainer.metric!r}",
                 recipe.trainer.where,
                 f"{recipe.trainer.path}.metric",

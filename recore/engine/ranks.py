@@ -12,6 +12,9 @@ the filter does not move it. A target that is no candidate (cold, retired, filte
 **List.** By score, descending; exactly equal scores by `order`, a permutation that comes from a hash of the
 data's own ids and a seed, never by item id: so lists survive relabelling. Equal scores at the end of the list
 are decided by `order` too, which `torch.topk` does not promise.
+
+`rank_block` gives both, `list_block` the lists alone. The passes over all `n·V` scores are few and simple, since
+with a large catalogue they are what an evaluation and a list for everybody spend their time on.
 """
 
 from __future__ import annotations
@@ -32,8 +35,10 @@ from recore.ragged import Ragged
 # a batch was seen to differ by up to 1.5e-5.
 TIE_BOUND = 2.0**-18
 BOUNDS: dict[torch.dtype, float] = {torch.float32: TIE_BOUND, torch.float64: 2.0**-40}
-# Cells looked at together: few enough to stay in a CPU's cache over the five passes, where that matters.
-CELLS_CPU, CELLS_ELSEWHERE = 2**18, 2**26
+# Cells looked at together: few enough to stay in a CPU's cache over the passes, where that matters.
+CELLS_CPU, CELLS_ELSEWHERE = 2**20, 2**26
+# From so many items on, the best of a row are sought in the best of its groups of so many.
+WIDE, GROUP = 2**13, 64
 
 Seen = Ragged | tuple[Tensor, Tensor]
 
@@ -72,22 +77,40 @@ def rank_block(scores: Tensor, targets: Tensor, seen: Seen | None, order: Tensor
     filtered[rows[gone == targets[rows]]] = True
 
     rank = torch.empty(n, dtype=torch.int64, device=device)
-    candidates = torch.empty_like(rank)
+    candidates = items - torch.bincount(rows, minlength=n)
     top = torch.empty(n, k, dtype=torch.int64, device=device)
-    for start, stop in _chunks(n, items, device):
-        block = scores[start:stop].clone()
-        bound = BOUNDS[scores.dtype] * _scale(block, start)
-        here = slice(*torch.searchsorted(rows, torch.tensor([start, stop], device=device)).tolist())
+    for block, start, stop, here in _chunks(scores, rows):
+        scale, whole = _scale(block, start)
         block[rows[here] - start, gone[here]] = float("-inf")
         wanted = targets[start:stop]
         score = block.gather(1, wanted.clamp(min=0).unsqueeze(1))
-        ahead = (block >= score - bound).sum(1)  # counts the target itself: the rank, not the places before
         possible = (wanted >= 0) & (score.squeeze(1) > float("-inf"))
-        rank[start:stop] = torch.where(possible, ahead, items + 1)
-        candidates[start:stop] = (block > float("-inf")).sum(1)
         if k:
             top[start:stop] = _top(block, order, k)
+        if not whole:
+            candidates[start:stop] = (block > float("-inf")).sum(1)
+        # The target itself counts: this is the rank, not the number of places before it.
+        ahead = _at_least(block, score - BOUNDS[scores.dtype] * scale)
+        rank[start:stop] = torch.where(possible, ahead, items + 1)
     return Ranked(rank.cpu(), candidates.cpu(), top.cpu(), filtered.cpu())
+
+
+def list_block(scores: Tensor, seen: Seen | None, order: Tensor, k: int) -> Tensor:
+    """The lists `(n, k)` of `rank_block` alone, on the CPU: nothing is counted. Does not write to `scores`.
+
+    Raises what `rank_block` raises.
+    """
+    nobody = torch.full(scores.shape[:1], -1, dtype=torch.int64)
+    n, items = _check(scores, nobody, order, k)
+    device = scores.device
+    order = order.to(device)
+    rows, gone = _pairs(seen, n, items, device)
+    top = torch.empty(n, k, dtype=torch.int64, device=device)
+    for block, start, stop, here in _chunks(scores, rows):
+        _refuse_nan(block, block.amax(1), start)
+        block[rows[here] - start, gone[here]] = float("-inf")
+        top[start:stop] = _top(block, order, k)
+    return top.cpu()
 
 
 def tie_order(ids: pl.Series, seed: int) -> Tensor:
@@ -136,7 +159,7 @@ def _check(scores: Tensor, targets: Tensor, order: Tensor, k: int) -> tuple[int,
 
 
 def _pairs(seen: Seen | None, n: int, items: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Known seen items as `(row, item)`, rows ascending."""
+    """Known seen items as `(row, item)`, each pair once, ascending."""
     if seen is None:
         none = torch.zeros(0, dtype=torch.int64, device=device)
         return none, none
@@ -153,29 +176,52 @@ def _pairs(seen: Seen | None, n: int, items: int, device: torch.device) -> tuple
             f"seen items must stand in rows 0 to {n - 1} with ids below {items}, got rows "
             f"{int(rows.min())} to {int(rows.max())} and ids up to {int(gone.max())}"
         )
-    rows, by_row = rows.sort(stable=True)
-    return rows, gone[by_row]
+    pairs = torch.unique(rows * items + gone)
+    return pairs // items, pairs % items
 
 
-def _chunks(n: int, items: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    step = max(1, (CELLS_CPU if device.type == "cpu" else CELLS_ELSEWHERE) // items)
-    return ((start, min(start + step, n)) for start in range(0, n, step))
+def _chunks(scores: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, int, int, slice]]:
+    """Rows that are looked at together: a copy of their scores, to be written to until the next comes; from and to;
+    and where in the ascending `rows` they stand."""
+    n, items = scores.shape
+    step = max(1, (CELLS_CPU if scores.device.type == "cpu" else CELLS_ELSEWHERE) // items)
+    starts = torch.arange(0, n + step, step, device=rows.device).clamp(max=n)
+    places = torch.searchsorted(rows, starts).tolist()
+    held = scores.new_empty(
+        min(step, n), items
+    )  # once: memory that is new must first be cleared by the system
+    for number, start in enumerate(range(0, n, step)):
+        stop = min(start + step, n)
+        block = held[: stop - start].copy_(scores[start:stop])
+        yield block, start, stop, slice(places[number], places[number + 1])
 
 
-def _scale(block: Tensor, first: int) -> Tensor:
-    """The largest finite |score| of each row, `(b, 1)`."""
+def _at_least(block: Tensor, least: Tensor) -> Tensor:
+    """How many scores of each row reach `least (b, 1)`, `(b,)`. Writes to `block`: zeros and ones in floating point,
+    which a CPU makes and adds up several at a time; their sum is exact (in float64 from 2^24 items on)."""
+    exact = block.dtype if block.shape[1] < 2**24 else torch.float64
+    return block.ge_(least).sum(1, dtype=exact).long()
+
+
+def _scale(block: Tensor, first: int) -> tuple[Tensor, bool]:
+    """The largest finite |score| of each row, `(b, 1)`, and whether all scores are finite."""
     scale = torch.maximum(block.amax(1, keepdim=True).abs(), block.amin(1, keepdim=True).abs())
-    if bool(scale.isnan().any()):
+    _refuse_nan(block, scale, first)
+    if whole := not bool(scale.isinf().any()):
+        return scale, whole
+    magnitude = block.abs()  # some are retired
+    return magnitude.masked_fill_(magnitude.isinf(), 0.0).amax(1, keepdim=True), whole
+
+
+def _refuse_nan(block: Tensor, largest: Tensor, first: int) -> None:
+    """Raises DivergenceError where the `largest` of some row is NaN, as it is where any score is."""
+    if bool(largest.isnan().any()):
         row, item = block.isnan().nonzero()[0].tolist()
         raise DivergenceError(
             f"scores: the score of item id {item} in row {first + row} of the block is NaN, expected a "
             f"number ({int(block.isnan().sum())} NaN in {block.numel()} scores looked at; the model has "
             "diverged, or its scorer divides by zero)"
         )
-    if bool(scale.isinf().any()):  # retired items
-        magnitude = block.abs()
-        scale = magnitude.masked_fill_(magnitude.isinf(), 0.0).amax(1, keepdim=True)
-    return scale
 
 
 def _top(block: Tensor, order: Tensor, k: int) -> Tensor:
@@ -183,7 +229,7 @@ def _top(block: Tensor, order: Tensor, k: int) -> Tensor:
     items = block.shape[1]
     short = max(k - items, 0)
     k -= short
-    values, ids = block.topk(min(k + 1, items), dim=1)
+    values, ids = _best(block, min(k + 1, items))
     if items > k:
         edge = values[:, k - 1 : k]
         tied = ((edge == values[:, k:]) & (edge > float("-inf"))).squeeze(1).nonzero().squeeze(1)
@@ -196,6 +242,28 @@ def _top(block: Tensor, order: Tensor, k: int) -> Tensor:
     values, by_score = values.sort(dim=1, descending=True, stable=True)
     ids = ids.gather(1, by_score).masked_fill(values == float("-inf"), -1)
     return torch.nn.functional.pad(ids, (0, short), value=-1)
+
+
+def _best(block: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest scores of each row, descending, and their ids, both `(b, count)`; which of equal ones
+    at the end is left open, as by `torch.topk`.
+
+    A long row is cut into groups, and only the groups with the `count` largest maxima are sorted: whatever is
+    left out is at most the least of these maxima, and so many scores reach it.
+    """
+    rows, items = block.shape
+    groups = items // GROUP
+    if items < WIDE or groups < 2 * count:
+        return block.topk(count, dim=1)
+    # Every `groups`-th item is in a group: the maxima are then taken over contiguous runs of memory.
+    body = block[:, : groups * GROUP].view(rows, GROUP, groups)
+    chosen = body.amax(1).topk(count, dim=1, sorted=False).indices.unsqueeze(1)
+    values = body.gather(2, chosen.expand(rows, GROUP, count)).flatten(1)
+    ids = (chosen + groups * torch.arange(GROUP, device=block.device)[:, None]).flatten(1)
+    rest = torch.arange(groups * GROUP, items, device=block.device).expand(rows, -1)
+    values = torch.cat([values, block[:, groups * GROUP :]], dim=1)
+    values, place = values.topk(count, dim=1)
+    return values, torch.cat([ids, rest], dim=1).gather(1, place)
 
 
 def _settle(block: Tensor, values: Tensor, ids: Tensor, order: Tensor) -> Tensor:

@@ -25,14 +25,14 @@ def make_record(
     recipe: Recipe,
     seed: int,
     card: Mapping[str, Any],
-    test: Evaluated,
+    test: Evaluated | None,
     validation: Mapping[str, float],
     lines: list[dict[str, Any]],
     machine: Machine,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The record, with 95% intervals over users of every test metric."""
-    frame = test.frame
+    """The record, with 95% intervals over users of every test metric. Without `test` it has no test figures."""
+    frame = None if test is None else test.frame
     best = max((line["epoch"] for line in lines if line["best"]), default=None)
     return {
         "format": RECORD_FORMAT,
@@ -40,18 +40,20 @@ def make_record(
         "cell": recipe.cell,
         "seed": seed,
         "card": card,
-        "test": dict(test.totals),
+        "test": {} if test is None else dict(test.totals),
         "validation": dict(validation),
-        "intervals": intervals(frame, list(test.totals), seed),
-        "groups": dict(test.groups),
-        "counts": {**dict(facts.get("counts", {})), **dict(test.counts)},
-        "users": frame["user"].n_unique(),
+        "intervals": {} if test is None or frame is None else intervals(frame, list(test.totals), seed),
+        "groups": {} if test is None else dict(test.groups),
+        "counts": {**dict(facts.get("counts", {})), **({} if test is None else dict(test.counts))},
+        "users": 0 if frame is None else frame["user"].n_unique(),
         "epochs": len(lines),
         "best_epoch": best,
         "seconds_per_epoch": _mean(lines, "seconds"),
         "validation_seconds_per_epoch": _mean(lines, "validation_seconds"),
         "peak_memory_mib": max([peak_memory_mib(), *(line["peak_memory_mib"] for line in lines)]),
         "parameters": facts.get("parameters"),
+        "fit_all": facts.get("fit_all"),
+        "update": facts.get("update"),
         "machine": machine.describe(),
         "versions": {**versions(), "plugins": facts.get("plugins", [])},
     }

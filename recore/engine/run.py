@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +19,89 @@ import polars as pl
 import torch
 from attrs import define, evolve
 
+from recore.appended import read_frame
 from recore.component import Context, Facts
 from recore.contracts.data import Tokenizer
 from recore.contracts.scoring import Model, Scorer
-from recore.engine.drive import Fit, Interrupted
+from recore.data import Interactions
+from recore.engine import checkpoint
+from recore.engine.drive import TRAINER, Fit, Interrupted, Stop, stoppable
 from recore.engine.machine import Machine, reset_peak_memory
-from recore.engine.prepare import Prepared, build_model, first_context, prepare, tokenizer_of
+from recore.engine.prepare import (
+    Prepared,
+    Terms,
+    build_model,
+    encodes_items,
+    first_context,
+    prepare,
+    tokenizer_of,
+)
 from recore.engine.record import make_record
 from recore.engine.report import Reporter, Silent
-from recore.engine.rundir import FORMAT, RunFolder, remove, write_aside, write_json
-from recore.errors import RunFolderError
+from recore.engine.rundir import (
+    FORMAT,
+    RunFolder,
+    check_seal,
+    remove,
+    write_aside,
+    write_json,
+    write_sealed,
+)
+from recore.errors import DivergenceError, RunFolderError, StorageError
 from recore.frames import as_polars
 from recore.recipe import Recipe, from_tree, to_yaml, with_frames
 
+START = "start"  # folder with the weights and the trainer's state that an updated run began with
+TRAINED = "trained.parquet"  # events that those weights had been trained on
+
 
 def run(
-    recipe: Recipe, seed: int, machine: Machine, root: Path, reporter: Reporter | None = None
+    recipe: Recipe,
+    seed: int,
+    machine: Machine,
+    root: Path,
+    reporter: Reporter | None = None,
+    fit_all: Mapping[str, Any] | None = None,
 ) -> RunFolder:
-    """One recipe, one cell, one seed: a finished run folder under `root`."""
+    """One recipe, one cell, one seed: a finished run folder under `root`. `fit_all`: all events train, for the
+    epochs that it tells (`recore.engine.fit_all`)."""
     reporter = reporter or Silent()
     reset_peak_memory()
-    prepared = prepare(recipe, seed, machine)
+    terms = Terms() if fit_all is None else Terms(fit_all=True, epochs=fit_all["epochs"])
+    prepared = prepare(recipe, seed, machine, terms=terms)
     model = prepared.model()
-    identity = json.dumps([recipe.tree, recipe.cell, seed], sort_keys=True, default=str)
-    folder = RunFolder.new(root, recipe.name, recipe.cell, hashlib.sha256(identity.encode()).hexdigest()[:8])
-    folder.publish(lambda path: _start(path, prepared))
+    folder = publish(root, prepared, [], {"fit_all": fit_all})
     with folder.held():
-        _announce(prepared, model, folder, reporter)
-        return _go_on(prepared, model, folder, reporter)
+        announce(prepared, model, folder, reporter)
+        try:
+            return go_on(prepared, model, folder, reporter)
+        except (Interrupted, StorageError, DivergenceError):
+            raise
+        except Exception:
+            if not folder.begun:
+                folder.withdraw()
+            raise
+
+
+def publish(
+    root: Path,
+    prepared: Prepared,
+    identity: Sequence[Any],
+    more: Mapping[str, Any],
+    write: Callable[[Path], object] | None = None,
+) -> RunFolder:
+    """The folder of a run that begins, with `more` in its run.json and what `write` puts into it. Its name is
+    made of the recipe, the seed and `identity`."""
+    recipe = prepared.recipe
+    text = json.dumps([recipe.tree, recipe.cell, prepared.seed, *identity], sort_keys=True, default=str)
+    folder = RunFolder.new(root, recipe.name, recipe.cell, hashlib.sha256(text.encode()).hexdigest()[:8])
+
+    def fill(path: Path) -> None:
+        _start(path, prepared, more)
+        if write is not None:
+            write(path)
+
+    return folder.publish(fill)
 
 
 def resume(path: Path, machine: Machine | None = None, reporter: Reporter | None = None) -> RunFolder:
@@ -56,6 +114,9 @@ def resume(path: Path, machine: Machine | None = None, reporter: Reporter | None
         return folder
     reset_peak_memory()
     with folder.held():
+        if folder.finished:  # by the process that held it until now
+            reporter.note(f"{folder.path} is finished already")
+            return folder
         changed = other_code(recipe_of(folder), folder)
         if changed:
             raise RunFolderError(
@@ -65,16 +126,17 @@ def resume(path: Path, machine: Machine | None = None, reporter: Reporter | None
         about = folder.json("run.json")
         # As many threads as it had, for the same numbers, where it was left to torch.
         threads = about["options"]["threads"] or about["machine"]["cores"]
-        prepared = _again(folder, machine or Machine(**{**about["options"], "threads": threads}))
-        return _go_on(prepared, prepared.model(), folder, reporter)
+        prepared = again(folder, machine or Machine(**{**about["options"], "threads": threads}))
+        return go_on(prepared, prepared.model(), folder, reporter)
 
 
-def _again(folder: RunFolder, machine: Machine) -> Prepared:
+def again(folder: RunFolder, machine: Machine, raw: Interactions | None = None) -> Prepared:
     """The run's recipe over its data, checked to be the same as when it began."""
     about = folder.json("run.json")
     recipe = recipe_of(folder)
     tokenizer = saved_tokenizer(recipe, folder, about["seed"], machine)
-    prepared = prepare(recipe, about["seed"], machine, tokenizer)
+    users = saved_users(recipe, folder, about["seed"], machine)
+    prepared = prepare(recipe, about["seed"], machine, tokenizer, users, terms_of(folder), raw)
     before, now = folder.json("card.json")["protocol"], _plain(prepared.card["protocol"])
     changed = [key for key in before if before[key] != now.get(key)]
     if changed:
@@ -82,6 +144,14 @@ def _again(folder: RunFolder, machine: Machine) -> Prepared:
             f"{folder.path}: {', '.join(changed)} differ from when the run began (is the data the same?)"
         )
     return prepared
+
+
+def terms_of(folder: RunFolder) -> Terms:
+    """What the run does beside its recipe."""
+    fit_all = folder.json("run.json").get("fit_all")
+    known = folder.path / TRAINED
+    trained = read_frame(known)["event"].to_numpy() if known.exists() else None
+    return Terms(fit_all is not None, None if fit_all is None else fit_all["epochs"], trained)
 
 
 def _plain(value: Any) -> Any:
@@ -110,13 +180,20 @@ def other_code(recipe: Recipe, folder: RunFolder) -> list[str]:
     return changed
 
 
-def saved_tokenizer(recipe: Recipe, folder: RunFolder, seed: int, machine: Machine) -> Tokenizer:
+def saved_tokenizer(
+    recipe: Recipe, folder: RunFolder, seed: int, machine: Machine, name: str = "tokenizer"
+) -> Tokenizer:
     """The run's own tokenizer, from its folder."""
-    context = evolve(first_context(recipe, seed, machine), folder=folder.path / "tokenizer")
+    context = evolve(first_context(recipe, seed, machine), folder=folder.path / name)
     return context.build(tokenizer_of(recipe))
 
 
-def _start(path: Path, prepared: Prepared) -> None:
+def saved_users(recipe: Recipe, folder: RunFolder, seed: int, machine: Machine) -> Tokenizer | None:
+    """That of its users, where its model numbers them."""
+    return saved_tokenizer(recipe, folder, seed, machine, "users") if encodes_items(recipe) else None
+
+
+def _start(path: Path, prepared: Prepared, more: Mapping[str, Any]) -> None:
     """What a run folder holds before the first step."""
     recipe, machine = prepared.recipe, prepared.machine
     path.mkdir(parents=True)
@@ -138,12 +215,16 @@ def _start(path: Path, prepared: Prepared) -> None:
             "users": prepared.context.facts.users,
             "order_across_users": prepared.context.facts.order_across_users,
         },
+        **{key: value for key, value in more.items() if value is not None},
     }
     write_json(path / "run.json", about)
     write_json(path / "card.json", prepared.card)
     assert prepared.context.tokenizer is not None
     (path / "tokenizer").mkdir()
     prepared.context.tokenizer.save_pretrained(path / "tokenizer")
+    if prepared.context.users is not None:
+        (path / "users").mkdir()
+        prepared.context.users.save_pretrained(path / "users")
     if prepared.log.items is not None:
         prepared.log.items.write_parquet(path / "items.parquet")
 
@@ -169,7 +250,7 @@ def _keep_files(recipe: Recipe, path: Path) -> tuple[Any, list[str]]:
     return with_frames(recipe.tree, written), loose
 
 
-def _announce(prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter) -> None:
+def announce(prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter) -> None:
     recipe = prepared.recipe
     reporter.plan(
         {
@@ -206,31 +287,53 @@ def parameters(model: Model) -> dict[str, int]:
     return counts
 
 
-def _go_on(prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter) -> RunFolder:
-    """Fit from wherever the folder stands, measure once on test, record."""
+def go_on(prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter) -> RunFolder:
+    """Fit from wherever the folder stands, measure once on test, record. What ends it early says how to go on."""
+    command = f"recore resume {folder.path}"
     try:
-        _finish(prepared, model, folder, reporter)
-    except KeyboardInterrupt:
-        # Between training's steps Ctrl-C is heard there; this one came while measuring, or was the second.
-        raise Interrupted(f"interrupted; go on with: recore resume {folder.path}") from None
+        with stoppable():
+            _finish(prepared, model, folder, reporter)
+    except KeyboardInterrupt as stop:
+        # Between training's steps signals are heard there; this one came while measuring, or was the second.
+        signum = stop.signum if isinstance(stop, Stop) else signal.SIGINT
+        raise Interrupted(f"interrupted; go on with: {command}", signum) from None
+    except StorageError as error:
+        error.add_note(f"the run {_stays(folder)}; when it can be written again, go on with: {command}")
+        raise
+    except DivergenceError as error:
+        error.add_note(f"the run {_stays(folder)}: {folder.path}")
+        raise
     return folder
+
+
+def _stays(folder: RunFolder) -> str:
+    return "stays as of its last checkpoint" if folder.begun else "has no checkpoint yet"
 
 
 def _finish(prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter) -> None:
     fit = prepared.fit(folder, reporter)
-    if prepared.trainer is not None and not len(prepared.parts.validation):
+    if prepared.terms.fit_all:
+        reporter.note("all events train, nothing is held out: there are no figures of validation and test")
+    elif prepared.trainer is not None and not len(prepared.parts.validation):
         reporter.note("no validation part: the weights of the last epoch are taken, and nothing stops early")
+    take_up(prepared, model, fit, folder.path / START)
     fit.notify("recore_run_started", run=folder.path, card=prepared.card)
     scorer = model.fit(prepared.log, prepared.parts, fit)
     if not (folder.path / "model").exists():
-        write_aside(folder.path / "model", model.save)
-    test = prepared.examination("test").ask(scorer, prepared.evaluators)
+        write_sealed(folder.path / "model", model.save)
+    _keep_trainer(folder)
+    test = None
+    if not prepared.terms.fit_all:
+        test = prepared.examination("test").ask(scorer, prepared.evaluators)
+        write_aside(folder.path / "users-test.parquet", test.frame.write_parquet)
     validation = fit.validate(scorer)
-    write_aside(folder.path / "users-test.parquet", test.frame.write_parquet)
+    about = folder.json("run.json")
     facts = {
         "counts": {**prepared.log.counts, **prepared.parts.counts},
         "parameters": parameters(model),
-        "plugins": folder.json("run.json")["plugins"],
+        "plugins": about["plugins"],
+        "fit_all": about.get("fit_all"),
+        "update": about.get("update"),
     }
     record = make_record(
         prepared.recipe,
@@ -246,6 +349,31 @@ def _finish(prepared: Prepared, model: Model, folder: RunFolder, reporter: Repor
     remove(folder.path / "models")  # the best of them is `model` by now
     reporter.done(record, folder.path)
     fit.notify("recore_run_ended", run=folder.path, record=record)
+
+
+def digest_of(folder: Path) -> str:
+    """sha256 over the names and bytes of the files in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def take_up(prepared: Prepared, model: Model, fit: Fit, start: Path) -> Scorer | None:
+    """Weights and the trainer's state with which an updated run begins; None for a run that begins anew."""
+    if not start.is_dir():
+        return None
+    scorer = model.load(start / "model", fit)
+    if (start / TRAINER).is_dir() and prepared.trainer is not None:
+        prepared.trainer.load_state_dict(checkpoint.read(start / TRAINER))
+    return scorer
+
+
+def _keep_trainer(folder: RunFolder) -> None:
+    """The trainer's state at the best epoch, which stands beside its weights, where a finished run has it."""
+    found = sorted((folder.path / "models").glob(f"epoch-*/{TRAINER}"))
+    if found and not (folder.path / TRAINER).exists():
+        write_aside(folder.path / TRAINER, lambda aside: shutil.copytree(found[-1], aside))
 
 
 @define
@@ -265,14 +393,11 @@ class Opened:
 
     def weights_digest(self) -> str:
         """sha256 over the files of the weights that answer."""
-        digest = hashlib.sha256()
-        for file in sorted(path for path in self.weights.rglob("*") if path.is_file()):
-            digest.update(file.relative_to(self.weights).as_posix().encode() + b"\0" + file.read_bytes())
-        return digest.hexdigest()
+        return digest_of(self.weights)
 
     def prepared(self) -> Prepared:
         """The run's data, read again and checked to be the same."""
-        return _again(self.folder, self.machine)
+        return again(self.folder, self.machine)
 
 
 def reopen(path: Path, machine: Machine | None = None) -> Opened:
@@ -293,13 +418,15 @@ def reopen(path: Path, machine: Machine | None = None) -> Opened:
         order_across_users=of_data["order_across_users"],
     )
     context = first_context(recipe, about["seed"], machine)
-    context = evolve(context, tokenizer=tokenizer, facts=context.facts.merged(facts))
+    users = saved_users(recipe, folder, about["seed"], machine)
+    context = evolve(context, tokenizer=tokenizer, users=users, facts=context.facts.merged(facts))
     weights = folder.path / "model"
     if not weights.exists():
         best = sorted((folder.path / "models").glob("epoch-*"))
         if not best:
             raise RunFolderError(f"{folder.path} has no weights yet; go on with: recore resume {folder.path}")
         weights = best[-1]
+        check_seal(weights)
     model = build_model(recipe, context, machine)
     scorer = model.load(weights, Fit(recipe=recipe, context=context, machine=machine, folder=folder))
     table = folder.path / "items.parquet"

@@ -156,9 +156,10 @@ def from_tree(
     cell: str = BASE,
     loose: Sequence[Path | str] = (),
     plugins: Plugins | None = None,
+    sets: Sequence[str] = (),
 ) -> Recipe:
     """Compose a recipe from a plain tree, or from the YAML file that holds one: the resolved recipe of a run,
-    or one written in Python.
+    or one written in Python. `sets`: `a.b.c=value` texts, laid over it.
 
     `file` is where a tree was read from: errors name it, and relative paths are relative to its folder.
     Raises RecipeError with all problems, PluginError for a loose file that is refused.
@@ -178,5 +179,8 @@ def from_tree(
         if key in root.mapping:
             problems.append(Problem("not allowed in a resolved recipe", root.mapping[key].where, key))
     problems += requirement_problems(requirements(root, problems))
+    for text in sets:
+        root, _, found = set_value(root, text)
+        problems += found
     plugins = discover(loose=loose) if plugins is None else plugins
     return compose(root, name, file, cell, plugins, problems)

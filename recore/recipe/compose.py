@@ -43,17 +43,20 @@ KEYS = (
     *("recore", "extends", "requires", "data", "transforms", "split", "tokenizer", "objective", "model"),
     *("batcher", "sampler", "loss", "trainer", "evaluators", "seeds", "matrix"),
 )
+USER = "user"  # the view that every model encodes
+OF_AN_ENTRY = ("name", "view", "weight", "sampler")  # keys of an entry of `loss:` beside the loss's own
 OF_ONE_LOSS = ("negatives", "log_q", "exclude")  # facts that are told to each loss apart
 LARGEST_SEED = 2**63 - 1
 
 
 @frozen(eq=False)
 class LossEntry:
-    """One loss. `weight` multiplies it in the sum; `sampler` draws its negatives, where it needs any; `facts`
-    are those of the recipe and of that sampler."""
+    """One loss. `view` is the view of the log whose targets it learns from; `weight` multiplies it in the sum;
+    `sampler` draws its negatives, where it needs any; `facts` are those of the recipe and of that sampler."""
 
     name: str
     part: Part[Loss]
+    view: str = USER
     weight: float = 1.0
     sampler: Part[Sampler] | None = None
     facts: Facts = field(factory=Facts)
@@ -70,7 +73,8 @@ class Recipe:
         losses: those whose weight is not 0.
         seeds: a run for each.
         cell: `axis=label,…`, or `base`.
-        facts: what the parts say to each other before data is read.
+        facts: what the parts say to each other before data is read; of parts that belong to another view than
+            `user`, in `facts.views`.
     """
 
     name: str
@@ -121,11 +125,12 @@ class Recipe:
 
     def problems(self, facts: Facts) -> list[Problem]:
         """What stands against the recipe once `facts` (what only the data can tell) are known too."""
-        of_losses: dict[int, Facts] = {}
+        told: dict[int, Facts] = {}
         for entry in self.losses:
             tops = [entry.part] if entry.sampler is None else [entry.part, entry.sampler]
-            of_losses |= {id(one): entry.facts for top in tops for one in (top, *top.parts())}
-        asking = [(part, of_losses.get(id(part), self.facts).merged(facts)) for part in self.parts()]
+            told |= {id(one): entry.facts for top in tops for one in (top, *top.parts())}
+        told |= {one: (self.facts.views or {})[view] for one, view in self.model.views().items()}
+        asking = [(part, told.get(id(part), self.facts).merged(facts)) for part in self.parts()]
         return objections(asking)
 
 
@@ -135,6 +140,7 @@ class _Loss:
 
     name: str
     part: Part[Any]
+    view: str
     weight: float
     own: Part[Any] | None
     sampler: Part[Any] | None = None
@@ -219,6 +225,7 @@ class _Composer:
         shared = [part for key, part in one.items() if key != "sampler" and isinstance(part, Part)]
         shared += [part for parts in some.values() for part in parts]
         facts = self.gather(shared, losses)
+        self.check_views(losses, facts)
         self.ask(shared, losses, one["sampler"], facts)
         if self.structurer.problems:
             return None
@@ -235,7 +242,7 @@ class _Composer:
             model=one["model"],
             batcher=one["batcher"],
             losses=tuple(
-                LossEntry(loss.name, loss.part, loss.weight, loss.sampler, loss.facts)
+                LossEntry(loss.name, loss.part, loss.view, loss.weight, loss.sampler, loss.facts)
                 for loss in losses
                 if loss.weight
             ),
@@ -296,9 +303,10 @@ class _Composer:
     def loss(self, node: Node, path: str) -> _Loss | None:
         before = len(self.structurer.problems)
         entries = node.mapping or {}
-        name, weight, sampler = (entries.get(key) for key in ("name", "weight", "sampler"))
-        if name is not None and not (isinstance(name.value, str) and WORD.fullmatch(name.value)):
-            self.structurer.problem(name, joined(path, "name"), f"expected a word, got {got(name.value)}")
+        name, view, weight, sampler = (entries.get(key) for key in OF_AN_ENTRY)
+        for key, word in (("name", name), ("view", view)):
+            if word is not None and not (isinstance(word.value, str) and WORD.fullmatch(word.value)):
+                self.structurer.problem(word, joined(path, key), f"expected a word, got {got(word.value)}")
         if weight is not None and not (
             type(weight.value) in (int, float) and math.isfinite(weight.value) and weight.value >= 0
         ):
@@ -307,13 +315,14 @@ class _Composer:
         own = None
         if sampler is not None and sampler.value is not None:
             own = self.structurer.part("sampler", sampler, joined(path, "sampler"))
-        inner = node if node.mapping is None else node.without("name", "weight", "sampler")
+        inner = node if node.mapping is None else node.without(*OF_AN_ENTRY)
         part = self.structurer.part("loss", inner, path)
         if len(self.structurer.problems) > before:
             return None
         return _Loss(
             part.component.name if name is None else name.value,
             part,
+            USER if view is None else view.value,
             1.0 if weight is None else float(weight.value),
             own,
         )
@@ -331,6 +340,15 @@ class _Composer:
         return tuple(values)
 
     # what the parts say to each other
+
+    def check_views(self, losses: list[_Loss], facts: Facts) -> None:
+        """A loss learns from a view that the model encodes."""
+        known = list(facts.views) if facts.views is not None else [USER]
+        for loss in losses:
+            if loss.view not in known:
+                message = f"loss {loss.name!r} learns from the view {loss.view!r}, which the model does not encode"
+                hint = f"it encodes: {', '.join(known)}"
+                self.structurer.problem(Node(None, loss.part.where), joined(loss.part.path, "view"), message, hint)
 
     def assign_samplers(self, losses: list[_Loss], default: Any, complete: bool) -> None:
         used = False
@@ -356,10 +374,30 @@ class _Composer:
 
     def gather(self, shared: list[Part[Any]], losses: list[_Loss]) -> Facts:
         """Lay over each other what all parts provide; two that differ are a problem."""
-        facts = Facts(keys=frozenset(self.entries) & frozenset(KEYS))
-        said: dict[str, Part[Any]] = {}
+        keys = frozenset(self.entries) & frozenset(KEYS)
+        learned = frozenset(loss.view for loss in losses if loss.weight)
         tops = [*shared, *(loss.part for loss in losses)]
-        for part in [one for top in tops for one in (top, *top.parts())]:
+        elsewhere = {one: view for top in tops for one, view in top.views().items()}
+        parts = [one for top in tops for one in (top, *top.parts())]
+        facts = self.gathered(
+            Facts(keys=keys, learned=learned), [part for part in parts if id(part) not in elsewhere]
+        )
+        given = facts.views or {}
+        if others := [view for view in dict.fromkeys((*given, *elsewhere.values())) if view != USER]:
+            facts = evolve(facts, views=None)
+            views = {USER: facts}
+            for view in others:
+                # What the parts of a view do not say themselves, the width for one, is as in the whole.
+                own = self.gathered(Facts(), [part for part in parts if elsewhere.get(id(part)) == view])
+                views[view] = facts.merged(given.get(view, Facts())).merged(own)
+            facts = evolve(facts, views=views)
+        for loss in losses:
+            loss.facts = self.facts_of_loss(facts, loss)
+        return facts
+
+    def gathered(self, facts: Facts, parts: Sequence[Part[Any]]) -> Facts:
+        said: dict[str, Part[Any]] = {}
+        for part in parts:
             for name, value in self.provided(part).items():
                 if name in said and getattr(facts, name) != value:
                     other = said[name]
@@ -371,8 +409,6 @@ class _Composer:
                     continue
                 said[name] = part
                 facts = evolve(facts, **{name: value})
-        for loss in losses:
-            loss.facts = self.facts_of_loss(facts, loss)
         return facts
 
     def provided(self, part: Part[Any]) -> dict[str, Any]:
@@ -387,7 +423,7 @@ class _Composer:
         return {
             one.name: value
             for one in attrs.fields(Facts)
-            if (value := getattr(facts, one.name)) is not None and one.name not in (*OF_ONE_LOSS, "keys")
+            if (value := getattr(facts, one.name)) is not None and one.name not in (*OF_ONE_LOSS, "keys", "learned")
         }
 
     def facts_of_loss(self, facts: Facts, loss: _Loss) -> Facts:
@@ -412,8 +448,12 @@ class _Composer:
         samplers = [loss.own for loss in losses if loss.own is not None]
         samplers += [default] if isinstance(default, Part) else []
         asking += [(sampler, self.facts_of_sampler(facts, sampler)) for sampler in samplers]
+        views = facts.views or {}
         self.structurer.problems += objections(
-            (part, told) for top, told in asking for part in (top, *top.parts())
+            (part, views[elsewhere[id(part)]] if id(part) in elsewhere else told)
+            for top, told in asking
+            for elsewhere in (top.views(),)
+            for part in (top, *top.parts())
         )
 
     # what is kept
@@ -432,6 +472,7 @@ class _Composer:
         for loss in losses:
             entry = {
                 "name": loss.name,
+                "view": loss.view,
                 "weight": loss.weight,
                 **unstructured(loss.part, loss.part.path, written),
             }

@@ -14,6 +14,7 @@ from engine_helpers import Small, framed, walks
 import recore
 from recore.api import Machine, Result
 from recore.engine.prepare import Prepared, prepare
+from recore.ragged import Batch, Targets
 from recore.sequential import SequentialModel, SequentialTraining
 
 CYCLE = 16
@@ -272,6 +273,8 @@ def test_samplers_observe_every_batch_of_a_step() -> None:
 
     training: Any = object.__new__(SequentialTraining)
     training.model = None
-    training.losses = [Weighted("a", None, 1.0, Watch()), Weighted("b", None, 1.0, None)]  # type: ignore[arg-type]
-    training.stepped(["first", "second"], 0)
-    assert seen == ["first", "second"]
+    training.losses = [Weighted("a", "user", None, 1.0, Watch()), Weighted("b", "user", None, 1.0, None)]  # type: ignore[arg-type]
+    none = torch.zeros(0, dtype=torch.int64)
+    batches = [Batch({}, Targets(none, none, torch.zeros(0), view)) for view in ("user", "user", "item")]
+    training.stepped(batches, 0)
+    assert seen == batches[:2]

@@ -364,7 +364,10 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     assert told("a.csv", "user,item,item\n1,2,3\n") == (
         "a.csv has several columns 'item' (give them names of their own)"
     )
-    assert told("a.csv", "user,item\n1,2,3\n").startswith("a.csv cannot be read as csv: ")
+    assert told("a.csv", "user,item\n1,2\n1,2,3\n1,2\n") == (
+        "a.csv: 1 of 3 lines do not have the 2 fields of the first: line 3 has 3 (fields that hold the separator "
+        "belong in quotation marks)"
+    )
     assert told("a.parquet", "no").startswith("a.parquet cannot be read as parquet: ")
     assert told("a.jsonl", "{no").startswith("a.jsonl cannot be read as jsonl: ")
     assert told("a.dat", "user,item\n1,2\n") == (

@@ -13,7 +13,7 @@ from recore_data.leave_last import build
 from recore_data.options import LeaveLast
 
 from recore import Context
-from recore.contracts import Split
+from recore.contracts import Holdout, Split
 from recore.data import Interactions
 
 EXAMPLES = settings(deadline=None, max_examples=80)
@@ -67,6 +67,40 @@ def test_parts_and_counts(log: Interactions) -> None:
                 target["time"] in [row["time"] for row in history] for target, history in histories
             )
     assert dict(parts.counts) == counts
+
+
+@EXAMPLES
+@given(logs(), st.integers(1, 5), st.randoms())
+def test_some_users_validate_and_of_all_others_the_event_before_the_last_trains(
+    log: Interactions, validate: int, random: Any
+) -> None:
+    split = build(LeaveLast(validate=validate), Context())
+    everybody, some = build(LeaveLast(), Context()).parts(log), split.parts(log)
+    drawn = set(some.validation.target.tolist())
+    assert len(drawn) == min(validate, len(everybody.validation))
+    left = set(everybody.validation.target.tolist()) - drawn
+    assert some.train.tolist() == sorted({*everybody.train.tolist(), *left})
+    assert np.array_equal(some.test.target, everybody.test.target)
+    chosen = {
+        target: (start, stop) for target, start, stop in zip(*_columns(everybody.validation), strict=True)
+    }
+    assert {t: (a, b) for t, a, b in zip(*_columns(some.validation), strict=True)} == {
+        target: chosen[target] for target in drawn
+    }
+    assert f"the {validate} of them whose ids hash lowest the one before validates" in some.name
+    # Who is drawn follows from the ids: not from the order of the log, nor from users who are not drawn.
+    users = log.events["user"]
+    order = random.sample(range(len(log)), len(log))
+    moved = Interactions.from_frame(log.events[order].drop("event"))
+    again = split.parts(moved)
+    if "time" in log.events.columns:
+        assert set(moved.events["user"].gather(again.validation.target)) == set(users.gather(sorted(drawn)))
+    fewer = build(LeaveLast(validate=max(validate - 1, 1)), Context()).parts(log).validation.target
+    assert set(fewer.tolist()) <= drawn
+
+
+def _columns(holdout: Holdout) -> tuple[list[int], list[int], list[int]]:
+    return holdout.target.tolist(), holdout.start.tolist(), holdout.stop.tolist()
 
 
 def test_a_log_without_targets() -> None:

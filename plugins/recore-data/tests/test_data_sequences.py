@@ -120,13 +120,15 @@ def test_other_lines_that_do_not_fit(tmp_path: Path) -> None:
         "FILE: expected `user item item …`, but 1 of 2 lines hold a user and no item: line 2 is '2' (1 fields) "
         "(remove these lines)"
     )
-    assert problems(tmp_path / "f", "") == ["FILE holds no events"]
-    assert problems(tmp_path / "f", "\n \n") == ["FILE holds no events"]
+    assert problems(tmp_path / "f", "") == ["FILE is empty"]
+    assert problems(tmp_path / "f", "\n \n") == ["FILE is empty"]
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "Beauty.txt").write_bytes(b"1 \xff\n")
-    with pytest.raises(DataError, match=r"Beauty.txt is not utf-8: byte 2 is 0xff \(convert it\)"):
+    with pytest.raises(
+        DataError, match=r"Beauty.txt is not utf-8: byte 2, in line 1, is 0xff \(convert it to UTF-8\)"
+    ):
         build(Sequences(tmp_path / "Beauty.txt"), Context()).load(Context())
     with pytest.raises(DataError, match=r"beauty.txt is not there \(did you mean 'Beauty.txt'\?\)"):
         build(Sequences(tmp_path / "beauty.txt"), Context()).load(Context())

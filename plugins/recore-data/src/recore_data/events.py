@@ -31,6 +31,8 @@ class EventsDataset:
         got = read(options, options.path, named(options).values())
         events = _typed(got, options)
         items, users, counts = read_tables(options.items, options.users, events)
+        if got.blank:
+            counts = {**counts, "blank lines skipped": got.blank}
         return Interactions.from_frame(
             events,
             items=items,
@@ -52,10 +54,13 @@ def named(options: Events) -> dict[str, str]:
 
 
 def _typed(got: Read, options: Events) -> pl.DataFrame:
-    """The columns of the log, each of its type. Raises DataError with the bad rows of all of them."""
-    problems: list[Problem] = []
+    """The columns of the log, each of its type. Raises DataError with the columns that are missing and the bad
+    rows of all others."""
+    problems = list(got.problems)
     made: list[pl.Series] = []
     for new, old in named(options).items():
+        if old not in got.frame.columns:
+            continue
         column = got.frame[old]
         if new in ("user", "item", "time", "rating", "propensity"):
             problems += got.bad(old, column.is_null(), f"rows have no {new}", "remove them, or fill them in")
@@ -109,7 +114,8 @@ def _times(got: Read, old: str, options: Events) -> tuple[pl.Series, list[Proble
 def _numbers(got: Read, old: str, new: str) -> tuple[pl.Series, list[Problem]]:
     column = got.frame[old]
     made = column
-    if got.text:
+    if got.text or _partly_numbers(column):
+        column = column.str.strip_chars()
         made = typed(column)
         made = made if made.dtype.is_integer() else column.cast(pl.Float64, strict=False)
     elif isinstance(column.dtype, pl.Decimal):
@@ -125,3 +131,11 @@ def _numbers(got: Read, old: str, new: str) -> tuple[pl.Series, list[Problem]]:
         outside = ~((made > 0) & (made <= 1)).fill_null(True)
         return made, got.bad(old, outside, "propensities are not above 0 and up to 1")
     return made, []
+
+
+def _partly_numbers(column: pl.Series) -> bool:
+    """Text among which are numbers: what JSON lines that mix the two become."""
+    if column.dtype != pl.String:
+        return False
+    numbers = column.cast(pl.Float64, strict=False).null_count()
+    return column.null_count() < numbers < len(column)

@@ -18,8 +18,9 @@ from attrs import frozen
 from recore import DataError, Problem
 from recore.errors import nearest
 from recore.frames import as_polars
-from recore_data.files import Encoding, read_text, require
+from recore.textfiles import CONVERT, Encoding, is_gzipped, read_text, require, require_text
 from recore_data.options import Format
+from recore_data.ragged_lines import count_fields, require_even
 
 SHOWN = 3  # bad rows that an error shows
 ENDINGS: dict[str, Format] = {
@@ -32,6 +33,9 @@ ENDINGS: dict[str, Format] = {
     ".ndjson": "jsonl",
 }
 TEXT: dict[Format, str] = {"csv": ",", "tsv": "\t"}
+
+
+OR_LATIN = f"{CONVERT}, or set `encoding: latin-1` where that is what it is"
 
 
 class Source(Protocol):
@@ -52,11 +56,15 @@ class Source(Protocol):
 @frozen(eq=False)
 class Read:
     """What was read: `frame`; `origins`, a name and a height for each piece it was put together from; `text`,
-    whether all of it is text whose types are yet to be told."""
+    whether all of it is text whose types are yet to be told; `blank`, lines without any field that were skipped;
+    `problems`, columns that are missing (`frame` has the others, so that what is wrong in those can be told in the
+    same breath)."""
 
     frame: pl.DataFrame
     origins: Sequence[tuple[str, int]]
     text: bool
+    blank: int = 0
+    problems: Sequence[Problem] = ()
 
     @property
     def name(self) -> str:
@@ -85,30 +93,35 @@ class Read:
 
 def read(source: Source, paths: Path | Sequence[Path] | None, columns: Iterable[str]) -> Read:
     """The named columns of a frame or of files, one after another; `paths` may be patterns, and a frame may be
-    a Parquet file. Raises DataError, with all problems of all files, for what is missing, empty, or not of the
-    format."""
+    a Parquet file. Columns that are missing are told by `problems`. Raises DataError, with all problems of all
+    files, for what is missing, empty, or not of the format."""
     wanted = list(dict.fromkeys(columns))
     if source.frame is not None and not isinstance(source.frame, Path):
         frame = as_polars(source.frame)
-        if problems := _missing(wanted, frame.columns, "the frame", source):
-            raise DataError(problems)
-        return Read(_some(frame.select(wanted), "the frame"), [("the frame", frame.height)], text=False)
+        missing = _missing(wanted, frame.columns, "the frame")
+        there = [name for name in wanted if name in frame.columns]
+        held = _some(frame.select(there), "the frame") if there or not missing else None
+        if held is None:
+            raise DataError(missing)
+        return Read(held, [("the frame", frame.height)], text=False, problems=missing)
     files = _found(paths if source.frame is None else source.frame)
-    problems, frames, text = [], [], []
+    problems: list[Problem] = []
+    pieces: list[_Piece] = []
     for path in files:
         try:
-            frame, is_text = _read_file(source, path, wanted)
-            frames.append(frame)
-            text.append(is_text)
+            pieces.append(_read_file(source, path, wanted))
+            problems += pieces[-1].missing
         except DataError as error:
             problems += error.problems
-    if problems:
+    together = [name for name in wanted if all(name in piece.frame.columns for piece in pieces)]
+    if len(pieces) < len(files) or not together:
         raise DataError(problems)
-    if len(set(text)) > 1:
-        raise DataError("expected files of one kind, got text files among others")
-    origins = [(str(path), frame.height) for path, frame in zip(files, frames, strict=True)]
-    together = _concat(files, frames)
-    return Read(_some(together, origins[0][0]), origins, text[0])
+    if len({piece.text for piece in pieces}) > 1:
+        raise DataError([*problems, Problem("expected files of one kind, got text files among others")])
+    frame = _concat(files, [piece.frame.select(together) for piece in pieces])
+    origins = [(str(path), piece.frame.height) for path, piece in zip(files, pieces, strict=True)]
+    blank = sum(piece.blank for piece in pieces)
+    return Read(_some(frame, origins[0][0]), origins, pieces[0].text, blank, problems)
 
 
 def _concat(files: Sequence[Path], frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -148,10 +161,25 @@ def _found(paths: Path | Sequence[Path] | None) -> list[Path]:
 # ---- one file --------------------------------------------------------------------------------------------
 
 
-def _read_file(source: Source, path: Path, wanted: list[str]) -> tuple[pl.DataFrame, bool]:
-    """The wanted columns, and whether they are text."""
+@frozen(eq=False)
+class _Piece:
+    """The wanted columns that one file has, whether they are text, its blank lines, and which are missing."""
+
+    frame: pl.DataFrame
+    text: bool
+    blank: int = 0
+    missing: Sequence[Problem] = ()
+
+
+def format_of(path: Path) -> Format | None:
+    """What a file's ending says that it is; `.gz` behind it does not count."""
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return ENDINGS.get(name.suffix.lower())
+
+
+def _read_file(source: Source, path: Path, wanted: list[str]) -> _Piece:
     require(path)
-    kind = source.format or (ENDINGS.get(path.suffix) if source.frame is None else "parquet")
+    kind = source.format or (format_of(path) if source.frame is None else "parquet")
     if kind is None:
         raise DataError(
             Problem(
@@ -159,18 +187,25 @@ def _read_file(source: Source, path: Path, wanted: list[str]) -> tuple[pl.DataFr
                 hint=f"set `format:` to one of {', '.join(dict.fromkeys(ENDINGS.values()))}",
             )
         )
+    if kind != "parquet":
+        require_text(path, source.encoding)
+    elif not path.stat().st_size:
+        raise DataError(f"{path} is empty")
     try:
         if kind in TEXT:
-            return _read_text(source, path, kind, wanted), True
+            return _read_text(source, path, kind, wanted)
         if kind == "parquet":
             names = pl.read_parquet_schema(path)
             frame = pl.scan_parquet(path)
         else:
-            frame = pl.read_ndjson(path, infer_schema_length=None).lazy()
+            # Through text where it is gzipped, or of another encoding; polars reads neither.
+            plain = source.encoding == "utf-8" and not is_gzipped(path)
+            data = path if plain else io.BytesIO(read_text(path, source.encoding, OR_LATIN).encode())
+            frame = pl.read_ndjson(data, infer_schema_length=None).lazy()
             names = frame.collect_schema()
-        if problems := _missing(wanted, list(names), str(path), source):
-            raise DataError(problems)
-        return frame.select(wanted).collect(), False
+        missing = _missing(wanted, list(names), str(path))
+        there = [name for name in wanted if name in names]
+        return _Piece(frame.select(there).collect(), text=False, missing=missing)
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{path} is empty") from error
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -178,28 +213,24 @@ def _read_file(source: Source, path: Path, wanted: list[str]) -> tuple[pl.DataFr
         raise DataError(f"{path} cannot be read as {kind}: {text}") from error
 
 
-def _read_text(source: Source, path: Path, kind: Format, wanted: list[str]) -> pl.DataFrame:
+def _read_text(source: Source, path: Path, kind: Format, wanted: list[str]) -> _Piece:
     separator = source.separator or TEXT[kind]
     # A tab separated file quotes nothing: a quotation mark in it is a character like any other.
     quote = '"' if kind == "csv" and len(separator) == 1 else None
     data: Path | io.BytesIO = path
     mark = separator
     if len(separator) > 1 or source.encoding != "utf-8":
-        text = read_text(path, source.encoding)
+        text = read_text(path, source.encoding, OR_LATIN)
         if len(separator) > 1:
             mark = "\x1f"  # the unit separator; polars takes a single byte
             if mark in text:
                 raise DataError(f"{path} holds the control character 0x1f, which cannot be read here")
             text = text.replace(separator, mark)
         data = io.BytesIO(text.encode())
-    frame = pl.scan_csv(
-        data,
-        separator=mark,
-        quote_char=quote,
-        has_header=source.header is None,
-        infer_schema=False,
-    )
+    has_header = source.header is None
+    frame = pl.scan_csv(data, separator=mark, quote_char=quote, has_header=has_header, infer_schema=False)
     names = list(frame.collect_schema())
+    last = names[-1]
     if source.header is not None:
         if len(names) != len(source.header):
             raise DataError(
@@ -207,12 +238,51 @@ def _read_text(source: Source, path: Path, kind: Format, wanted: list[str]) -> p
             )
         frame = frame.rename(dict(zip(names, source.header, strict=True)))
         names = source.header
-    if problems := _missing(wanted, names, str(path), source):
-        raise DataError(problems)
-    return frame.select(wanted).collect()
+        last = names[-1]
+    missing = _missing(wanted, names, str(path))
+    there = [name for name in wanted if name in names]
+    if not there:
+        raise DataError(missing)
+    try:
+        got = frame.select(*there, pl.col(last).is_null().alias(SHORT)).collect()
+        # A line too short, like one whose last field is empty, is null at its end.
+        doubtful = bool(got[SHORT].any())
+    except pl.exceptions.PolarsError as error:
+        _explain(path, source, separator, quote, error)
+        raise
+    got = got.drop(SHORT)
+    blank = 0
+    if doubtful:
+        counted = count_fields(read_text(path, source.encoding, OR_LATIN), separator, quote, has_header)
+        require_even(str(path), counted)
+        if len(counted.fields) == got.height and (blank := int(counted.blank().sum())):
+            got = got.filter(~counted.blank())
+    return _Piece(got, text=True, blank=blank, missing=missing)
 
 
-def _missing(wanted: list[str], names: list[str], what: str, source: Source) -> list[Problem]:
+SHORT = "\x1fshort"  # a name that no column has
+
+
+def _explain(path: Path, source: Source, separator: str, quote: str | None, error: Exception) -> None:
+    """Why polars could not read a text file, where that can be told: raises DataError."""
+    text = read_text(path, source.encoding, OR_LATIN)  # bytes that are no text are told here
+    counted = count_fields(text, separator, quote, source.header is None)
+    even = not counted.wrong().any()
+    if quote is not None and quote in text:
+        plain = count_fields(text, separator, None, source.header is None)
+        if not plain.wrong().any():
+            raise DataError(
+                Problem(
+                    f"{path} cannot be read as csv: quotation marks do not pair ({str(error).splitlines()[0]})",
+                    hint=f"where they are characters like any other, set `format: tsv` and "
+                    f"`separator: '{separator}'`, which quotes nothing",
+                )
+            ) from error
+    if not even:
+        require_even(str(path), counted)
+
+
+def _missing(wanted: list[str], names: list[str], what: str) -> list[Problem]:
     """A problem per column that is missing, or stands twice."""
     problems = [
         Problem(f"{what} has no column {name!r}", hint=nearest(name, names))

@@ -10,35 +10,52 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from attrs import frozen
 
 from recore import Context
 from recore.contracts import Holdout, SplitParts
 from recore.data import Interactions
+from recore.digest import hash_rows
 from recore_data.options import LeaveLast
 
 Ids = npt.NDArray[np.int64]
 
 SHORTEST: Final = 3  # events of a user with targets: one to train on, one to validate, one to test
+LEAKS: Final = "other users' futures are in training"
 NAME: Final = (
-    "leave-last: of each user with 3 events or more the last tests and the one before validates; other users' "
-    "futures are in training"
+    f"leave-last: of each user with 3 events or more the last tests and the one before validates; {LEAKS}"
 )
 
 
 def build(options: LeaveLast, context: Context) -> LeaveLastSplit:
-    """The split; nothing to set."""
-    return LeaveLastSplit()
+    """The split."""
+    return LeaveLastSplit(options.validate)
 
 
+@frozen
 class LeaveLastSplit:
-    """Keeps `recore.contracts.Split`."""
+    """Keeps `recore.contracts.Split`. `validate`: how many users have a validation target; None: all."""
+
+    validate: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What was done, for the protocol card."""
+        if self.validate is None:
+            return NAME
+        return (
+            "leave-last: of each user with 3 events or more the last tests, and of the "
+            f"{self.validate:,} of them whose ids hash lowest the one before validates; {LEAKS}"
+        )
 
     def parts(self, interactions: Interactions) -> SplitParts:
         """Rows of training, and targets with their histories, which begin with the user's first event."""
         offsets = interactions.offsets()
         long = np.diff(offsets) >= SHORTEST
         start, end = offsets[:-1][long], offsets[1:][long]
-        validation, test = Holdout(end - 2, start, end - 2), Holdout(end - 1, start, end - 1)
+        drawn = self._drawn(interactions.user_ids().filter(pl.Series(long)))
+        validation = Holdout(end[drawn] - 2, start[drawn], end[drawn] - 2)
+        test = Holdout(end - 1, start, end - 1)
         held = np.zeros(len(interactions), dtype=np.bool_)
         held[validation.target] = held[test.target] = True
         train = np.flatnonzero(~held).astype(np.int64)
@@ -47,7 +64,16 @@ class LeaveLastSplit:
             **_targets("validation", interactions.events, train, validation),
             **_targets("test", interactions.events, train, test),
         }
-        return SplitParts(train=train, validation=validation, test=test, name=NAME, counts=counts)
+        return SplitParts(train=train, validation=validation, test=test, name=self.name, counts=counts)
+
+    def _drawn(self, users: pl.Series) -> Ids:
+        """The places, ascending, of those who validate among `users (n,)`: which they are does not depend on the
+        order of the log."""
+        if self.validate is None or self.validate >= len(users):
+            return np.arange(len(users))
+        table = pl.DataFrame({"user": users})
+        order = table.select(pl.arg_sort_by(pl.Series(hash_rows(table, ["user"])), "user")).to_series()
+        return np.sort(order.head(self.validate).to_numpy().astype(np.int64))
 
 
 def _targets(part: str, events: pl.DataFrame, train: Ids, held: Holdout) -> dict[str, int]:

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from recore import Context, DataError, Problem
 from recore.data import Interactions
-from recore_data.files import decode, read_bytes
+from recore.textfiles import decode, read_bytes
 from recore_data.options import MovieLens1M
 
 URL: Final = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"

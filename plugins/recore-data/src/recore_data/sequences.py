@@ -7,7 +7,7 @@ from attrs import frozen
 
 from recore import Context, DataError, Problem
 from recore.data import Interactions
-from recore_data.files import read_text
+from recore.textfiles import read_text
 from recore_data.ids import typed
 from recore_data.options import Sequences
 from recore_data.tables import read_tables

@@ -6,7 +6,7 @@ import polars as pl
 from attrs import evolve
 
 from recore import DataError, Problem
-from recore_data.files import read_text
+from recore.textfiles import read_text
 from recore_data.frames import read
 from recore_data.ids import typed
 from recore_data.options import Table
@@ -46,6 +46,8 @@ def _read_table(table: Table, key: str, ids: pl.Series, counts: dict[str, int]) 
             )
         named[column] = column
     got = read(table, table.path, named.values())
+    if got.problems:
+        raise DataError(got.problems)
     frame = got.frame.select(pl.col(old).alias(new) for new, old in named.items())
     if got.text:
         text = {key, "title"}

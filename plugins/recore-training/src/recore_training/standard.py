@@ -187,6 +187,14 @@ class StandardTrainer:
             for name, held in state["optimiser"].items()
         }
 
+    def restart(self) -> None:
+        """Go on with the optimiser's state as it is, its count of steps included, from the first epoch, with
+        nothing judged yet: schedule and warm-up begin anew. Before `steps`."""
+        if self._live is not None:
+            raise RuntimeError("a trainer must be restarted before `steps`")
+        self._epoch = self._batch = self._steps = 0
+        self._best, self._best_epoch, self._waited, self._stopped = None, 0, 0, False
+
     def resize(self, name: str, rows: RowMap) -> None:
         """Parameter `name` was replaced by one whose rows moved: its state follows (fresh rows start at zero).
         The next call of `steps` takes it up; a generator still running ends with an error.
