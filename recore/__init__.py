@@ -17,6 +17,7 @@ from recore.claims import (
     SamplerClaims,
 )
 from recore.component import Component, Context, Facts, Part, option
+from recore.costs import Costs, Load
 from recore.errors import DataError, PluginError, Problem, RecipeError, RecoreError
 from recore.hookspecs import hookimpl
 
@@ -30,9 +31,11 @@ __all__ = [
     "Claims",
     "Component",
     "Context",
+    "Costs",
     "DataError",
     "EncoderClaims",
     "Facts",
+    "Load",
     "LossClaims",
     "Part",
     "PluginError",

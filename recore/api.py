@@ -47,7 +47,9 @@ class Result:
         return dict(self.record["test"])
 
     def users(self) -> pl.DataFrame:
-        """The test figures of each user."""
+        """The test figures of each user. Raises DataError for a run that trained on everything."""
+        if self.record.get("fit_all") is not None:
+            raise DataError("this run trained on all events, so it has no test part")
         return pl.read_parquet(self.folder / "users-test.parquet")
 
     def recommend(

@@ -151,4 +151,4 @@ def merged(base: pl.DataFrame | None, new: pl.DataFrame | None, key: str) -> pl.
         )
     except pl.exceptions.PolarsError as error:
         raise DataError(f"the new table of {key}s does not fit the one before: {error}") from error
-    return both.select(dict.fromkeys([*base.columns, *new.columns]))
+    return both.select(list(dict.fromkeys([*base.columns, *new.columns])))

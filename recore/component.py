@@ -13,6 +13,7 @@ import attrs
 from attrs import evolve, field, frozen
 
 from recore.claims import Claims
+from recore.costs import Costs, Load
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +42,8 @@ class Component:
     Args:
         name: the bare name in recipes, unique within a kind and a distribution.
         options: an attrs class, importable without torch; its fields are what a recipe may set, its
-            docstring is the help. It may define `claims()`, `provides()`, `columns()` and
-            `problems(facts)`; see `docs/explanation/writing-a-part.md`.
+            docstring is the help. It may define `claims()`, `provides()`, `columns()`,
+            `problems(facts)` and `costs(facts, load)`; see `docs/explanation/writing-a-part.md`.
         factory: `"module:callable"`, imported when built and called as `factory(options, context)`.
             For a loose file the module is `this`.
         summary: one sentence.
@@ -142,6 +143,11 @@ class Part(Generic[K_co]):
         """What stands against this part among these facts."""
         own: Callable[[Facts], list[str]] | None = getattr(self.options, "problems", None)
         return own(facts) if callable(own) else []
+
+    def costs(self, facts: Facts, load: Load) -> Costs | None:
+        """What a batch of these sizes costs this part; None where it does not say. For `recore estimate`."""
+        own: Callable[[Facts, Load], Costs] | None = getattr(self.options, "costs", None)
+        return own(facts, load) if callable(own) else None
 
     def parts(self) -> list[Part[Any]]:
         """The parts among this part's options, at any depth, depth first, in the order written."""

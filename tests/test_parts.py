@@ -26,6 +26,7 @@ PARTS = {
         "recore-data:movielens-1m",
         "recore-data:sequences",
         "recore-world:world",
+        "recore:appended",
     },
     "transform": {
         "recore-data:collapse-repeats",

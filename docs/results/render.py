@@ -11,6 +11,17 @@ A page is Markdown written by hand, in which two kinds of comment are filled in 
 
     <!-- value ml-1m/sasrec-ce/base/seed-0 test.ndcg@10 -->…<!-- end -->     one number in running text
 
+Measurements of `benchmarks/` that are no runs stand in JSON files beside the pages, and are shown likewise:
+
+    <!-- json updates.json            a table, a row per entry of the list `rows`
+    rows: days
+    columns: {day: day, update: update/ndcg@10}
+    -->
+    …
+    <!-- end -->
+
+    <!-- value updates.json total/update/ndcg@10 -->…<!-- end -->           places in them are written with slashes
+
 A column names a place in the record: `test.…`, `validation.…`, `interval.…` (low to high), `group.NAME.METRIC`,
 `paired.METRIC` (difference and interval), `label.…` (text given in the table's `labels:`, by row), or a key.
 """
@@ -29,6 +40,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 TABLE = re.compile(r"<!-- table\n(?P<spec>.*?)-->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
+JSON = re.compile(r"<!-- json (?P<file>\S+)\n(?P<spec>.*?)-->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
 VALUE = re.compile(r"<!-- value (?P<record>\S+) (?P<place>\S+) -->(?P<body>.*?)<!-- end -->")
 FORMAT = 1
 
@@ -96,6 +108,25 @@ def table(spec: Mapping[str, Any], records: Mapping[str, dict[str, Any]]) -> str
     return "\n".join(lines) + "\n"
 
 
+def place_in(file: str, path: str) -> Any:
+    """What stands at a path, `a/b/0`, of a JSON file beside the pages."""
+    value: Any = json.loads((HERE / file).read_text(encoding="utf-8"))
+    for key in filter(None, path.split("/")):
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return value
+
+
+def json_table(file: str, spec: Mapping[str, Any]) -> str:
+    """A Markdown table of a list in a JSON file. Raises KeyError where a column is missing."""
+    columns: Mapping[str, str] = spec["columns"]
+    lines = [f"| {' | '.join(columns)} |", f"|{'|'.join(' --- ' for _ in columns)}|"]
+    rows: str = spec["rows"]
+    for row in range(len(place_in(file, rows))):
+        cells = [number(place_in(file, f"{rows}/{row}/{path}")) for path in columns.values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def render(page: str, records: Mapping[str, dict[str, Any]]) -> str:
     """The page with every table and value filled in."""
 
@@ -104,10 +135,16 @@ def render(page: str, records: Mapping[str, dict[str, Any]]) -> str:
         return f"<!-- table\n{match['spec']}-->\n{body}<!-- end -->"
 
     def value(match: re.Match[str]) -> str:
-        text = lookup(records[match["record"]], match["place"])
+        file, place = match["record"], match["place"]
+        held = file.endswith(".json")
+        text = number(place_in(file, place)) if held else lookup(records[file], place)
         return f"<!-- value {match['record']} {match['place']} -->{text}<!-- end -->"
 
-    return VALUE.sub(value, TABLE.sub(filled, page))
+    def from_json(match: re.Match[str]) -> str:
+        body = json_table(match["file"], yaml.safe_load(match["spec"]))
+        return f"<!-- json {match['file']}\n{match['spec']}-->\n{body}<!-- end -->"
+
+    return VALUE.sub(value, JSON.sub(from_json, TABLE.sub(filled, page)))
 
 
 def main(arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recore.attention.kept import keeps, kept
 from recore.attention.plan import Group, plan_of
 from recore.ragged import View
 
@@ -73,6 +74,8 @@ def fused(
 ) -> Tensor:
     """softmax(scale · q kᵀ) v per sequence and head: `(R, H, e)`."""
     plan = plan_of(view, rows)
+    if rows is None and causal and keeps(plan, q):
+        return kept(laid_out(q, view), laid_out(k, view), laid_out(v, view), plan, scale)
     if rows is None:
         asking = _taken(laid_out(q, view), plan.rows, plan.key_home, plan.key_rows)
     else:

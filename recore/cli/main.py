@@ -25,6 +25,7 @@ COMMANDS = (
     "recommend",
     "new-recipe",
     "check",
+    "estimate",
     "show",
     "plugins",
     "recipes",

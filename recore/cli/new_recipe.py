@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,9 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="a table of events, lines of `user item`, or a line per user",
     )
     parser.add_argument("--encoding", choices=("utf-8", "latin-1"), default="utf-8", help="of a text file")
+    parser.add_argument(
+        "--no-estimate", action="store_true", help="do not estimate what the recipe will need"
+    )
     parser.set_defaults(run=run)
 
 
@@ -68,23 +72,48 @@ def run(arguments: argparse.Namespace) -> int:
     )
     made = new_recipe(arguments.data, flags, arguments.out, arguments.force)
     show(made)
+    if not arguments.no_estimate:
+        _estimate(made)
+    _next(made)
     return 0
 
 
+def _estimate(made: Made) -> None:
+    """What the recipe will need. That it cannot be told does not undo the recipe."""
+    from recore.cli.estimate import show as show_estimate
+    from recore.engine.estimate import estimate
+    from recore.engine.machine import Machine
+    from recore.errors import RecoreError
+
+    try:
+        show_estimate(estimate(made.recipe, made.recipe.seeds[0], Machine()), None, False)
+    except RecoreError as error:
+        print(f"not estimated: {error}")
+
+
 def show(made: Made) -> None:
-    """What was seen, what was chosen and why, what to do next."""
+    """What was seen, what was chosen and why."""
     from recore.cli.common import table
 
     print(f"{made.look.path}\n")
     print(table(_seen(made), indent="  "))
     print("\nchosen\n")
     for name, value, why in _chosen(made):
-        print(f"  {name:<9} {value}\n            {why}")
-    print(f"\n{made.out}: written and checked\n\nnext:")
+        print(f"  {name:<9} {value}")
+        print(textwrap.fill(why, 100, initial_indent=" " * 12, subsequent_indent=" " * 12))
+    print(f"\n{made.out}: written and checked\n", flush=True)
+
+
+def _next(made: Made) -> None:
+    """What to do now."""
+    import shlex
+
+    out = shlex.quote(str(made.out))
+    print("next:")
     for command, what in (
-        (f"recore estimate {made.out}", "what it will cost, in parts"),
-        (f"recore run {made.out} --set trainer.epochs=1", "one epoch, to see that all is well"),
-        (f"recore run {made.out}", "train and test"),
+        (f"recore run {out} --set trainer.epochs=1", "one epoch, to see that all is well"),
+        (f"recore run {out}", "train and test"),
+        (f"recore recommend runs/{out.removesuffix('.yaml')}/latest --help", "ask the model that came of it"),
     ):
         print(f"  {command:<60} {what}")
 
@@ -100,6 +129,8 @@ def _seen(made: Made) -> list[tuple[str, str]]:
     if made.roles.time is None:
         rows.append(("time", "none: the order of the file is the order; across users unknown"))
     rows += [("note", note) for note in made.roles.notes]
+    if 10 * found.items > 9 * found.events:
+        rows.append(("note", f"nearly every event has an item of its own: is {made.roles.item!r} the item?"))
     rows += [
         ("events", f"{found.events:,}"),
         ("users", f"{found.users:,} ({found.short:,} with fewer than 3 events)"),

@@ -96,6 +96,7 @@ def _queries(args: argparse.Namespace, opened: Opened) -> Queries:
     import polars as pl
 
     from recore.contracts.scoring import Query
+    from recore.engine.evaluate import places
     from recore.engine.recommend import as_ids
     from recore.histories import queries_from, queries_of
 
@@ -109,14 +110,12 @@ def _queries(args: argparse.Namespace, opened: Opened) -> Queries:
                 if args.users.startswith("=")
                 else _lines(Path(args.users)).to_list()
             )
-            wanted = pl.Series("user", [entry.strip() for entry in given])
-            place = dict(zip(users.cast(pl.String).to_list(), range(len(users)), strict=True))
-            strange = [user for user in wanted if user not in place]
-            if strange:
-                raise _bad(
-                    f"--users: {len(strange)} users are not in the data, the first: {', '.join(strange[:5])}"
-                )
-            rows = [place[user] for user in wanted]
+            wanted = pl.Series("user", [entry.strip() for entry in given], dtype=pl.String)
+            rows = places(users.cast(pl.String), wanted)
+            strange = wanted.filter(pl.Series(rows < 0))
+            if len(strange):
+                first = ", ".join(strange.head(5))
+                raise _bad(f"--users: {len(strange)} users are not in the data, the first: {first}")
             return queries_from(log, offsets[:-1][rows], offsets[1:][rows])
         return queries_from(log, offsets[:-1], offsets[1:])
     lines = [args.history] if args.history is not None else _lines(args.histories, blank=True).to_list()

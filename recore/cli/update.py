@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from recore.cli.machine_options import add_machine, add_output, machine_of
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     asked = Asked(
         data=args.data,
-        retire=None if args.retire is None else _lines(args.retire),
+        retire=args.retire,
         sets=args.set,
         epochs=args.epochs,
         fit_all=args.fit_all,
@@ -89,15 +85,3 @@ def run(args: argparse.Namespace) -> int:
     if args.record:
         keep_record(args.record, folder.json("record.json"))
     return 0
-
-
-def _lines(path: Path) -> pl.Series:
-    import polars as pl
-
-    from recore.errors import DataError
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return pl.Series([line.strip() for line in text.splitlines() if line.strip()], dtype=pl.String)

@@ -231,7 +231,9 @@ class _Loop:
         """Give every part its own state. Raises RunFolderError with all parts whose state it is not."""
         held = state["parts"]
         problems = [
-            f"the checkpoint has no state of {name!r}" if name in self.states else f"{name!r} is not of this run"
+            f"the checkpoint has no state of {name!r}"
+            if name in self.states
+            else f"{name!r} is not of this run"
             for name in sorted(set(held) ^ set(self.states))
         ]
         parts = {name: (part, held[name]) for name, part in self.states.items() if name in held}
@@ -241,6 +243,8 @@ class _Loop:
             except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, RunFolderError) as error:
                 # torch lists every tensor that is missing, strange or of another shape.
                 problems.append(f"{name!r} cannot take up its state: {' '.join(str(error).split())}")
+        if not problems and (spoiled := self._spoiled()):
+            problems.append(f"parameters that are not finite: {spoiled}")
         if problems:
             folder = self.folder.path / "checkpoints"
             raise RunFolderError([Problem(problem, str(folder), hint=REMEDY) for problem in problems])
@@ -327,15 +331,20 @@ class _Loop:
 
     def _finite(self, step: int) -> None:
         """Nothing that is not finite is ever saved. Raises DivergenceError."""
-        spoiled = [
-            name for name, value in self.training.parameters.items() if not torch.isfinite(value.detach()).all()
-        ]
-        if spoiled:
-            more = f" and {len(spoiled) - 3} more" if len(spoiled) > 3 else ""
+        if spoiled := self._spoiled():
             raise DivergenceError(
-                f"step {step}: parameters that are not finite: {', '.join(spoiled[:3])}{more} (lower "
-                "trainer.learning_rate, or set trainer.clip)"
+                f"step {step}: parameters that are not finite: {spoiled} (lower trainer.learning_rate, or set "
+                "trainer.clip)"
             )
+
+    def _spoiled(self) -> str:
+        """The parameters that are not finite, in words."""
+        found = [
+            name
+            for name, value in self.training.parameters.items()
+            if not torch.isfinite(value.detach()).all()
+        ]
+        return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
     def _forget_weights(self) -> None:
         """Remove all weights but the best."""

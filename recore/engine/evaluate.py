@@ -29,12 +29,11 @@ from recore.contracts.scoring import (
 )
 from recore.data import Ids, Interactions
 from recore.engine.ranks import rank_block, tie_order
+from recore.engine.scored import scored
 from recore.errors import RecoreError
 from recore.histories import queries_from, seen_items
 from recore.ragged import Ragged, View
 from recore.timeline import Timeline
-
-SCORES_AT_ONCE = 8_000_000  # scores held together: bounds memory, not results
 
 
 @frozen
@@ -128,10 +127,7 @@ class Examination:
             wants.seen: max(other.k for other, _ in hearing if other.seen == wants.seen)
             for wants, _ in hearing
         }
-        step = max(1, SCORES_AT_ONCE // max(self.items, 1))
-        for begin in range(0, len(self.queries), step):
-            end = min(begin + step, len(self.queries))
-            scores = scorer.score(scorer.encode(self.queries.block(begin, end)))
+        for begin, end, scores in scored(scorer, self.queries):
             for seen, k in wanted.items():
                 block = self._block(scores, begin, end, k, hide_seen=seen == "history")
                 for wants, hear in hearing:

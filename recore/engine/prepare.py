@@ -17,6 +17,7 @@ from recore.contracts.data import Holdout, SplitParts, Tokenizer
 from recore.contracts.learning import Trainer
 from recore.contracts.scoring import Evaluator, Model
 from recore.data import Ids, Interactions
+from recore.engine.bounds import beyond_bound
 from recore.engine.card import protocol_card
 from recore.engine.drive import Fit
 from recore.engine.evaluate import Audience, Examination
@@ -24,7 +25,7 @@ from recore.engine.machine import Machine
 from recore.engine.report import Reporter
 from recore.engine.rundir import RunFolder
 from recore.errors import DataError, Problem, RecipeError
-from recore.recipe import Recipe, make_builder
+from recore.recipe import Recipe, import_factories, make_builder
 
 
 @frozen(eq=False)
@@ -151,6 +152,7 @@ def prepare(
     Raises RecipeError and DataError, each with all problems at once.
     """
     machine.prepare()
+    import_factories(recipe.parts(), recipe.plugins)
     context = first_context(recipe, seed, machine)
     if not recipe.evaluators:
         raise RecipeError(
@@ -197,11 +199,12 @@ def prepare(
         ]
     if problems:
         raise RecipeError(problems)
+    parts = evolve(parts, counts={**parts.counts, **beyond_bound(recipe, context, training, parts)})
     metric = trainer.metric if trainer is not None and len(parts.validation) else None
     card = protocol_card(recipe, log, steps, parts, evaluators, metric, seed)
     if terms.fit_all:
-        stated = "that were stated" if terms.epochs is None else "that validation chose in another run"
-        card["protocol"]["checkpoint"] = "after fitting" if trainer is None else f"after the epochs {stated}"
+        given = f"after {terms.epochs} epochs, a number given beforehand"
+        card["protocol"]["checkpoint"] = "after fitting" if terms.epochs is None else given
     if len(tokenizer.retired):
         card["protocol"]["candidates"] += f", without {len(tokenizer.retired):,} that are retired"
     return Prepared(recipe, seed, machine, log, steps, parts, context, evaluators, trainer, card, terms)

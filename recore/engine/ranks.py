@@ -130,7 +130,7 @@ def tie_order(ids: pl.Series, seed: int) -> Tensor:
     if missing := ids.null_count():
         raise DataError(f"{missing} of {len(ids)} items have no id to break ties by")
     head = f"tie\x1f{seed}\x1f{tag}\x1f"
-    hashes = [hashlib.blake2b(f"{head}{item}".encode(), digest_size=16).digest() for item in ids]
+    hashes = [hashlib.blake2b(f"{head}{item}".encode(), digest_size=16).digest() for item in ids.to_list()]
     halves = np.frombuffer(b"".join(hashes), dtype=">u8").reshape(-1, 2)
     place = np.empty(len(ids), dtype=np.int64)
     place[np.lexsort((halves[:, 1], halves[:, 0]))] = np.arange(len(ids))

@@ -21,9 +21,9 @@ from recore.contracts.data import Tokenizer
 from recore.contracts.scoring import Queries, Scorer
 from recore.data import Ids
 from recore.digest import digest_frame
-from recore.engine import evaluate
-from recore.engine.ranks import rank_block, tie_order
-from recore.engine.rundir import read_json, write_aside, write_json
+from recore.engine.ranks import list_block, tie_order
+from recore.engine.rundir import PARTIAL, read_json, write_aside, write_json
+from recore.engine.scored import scored
 from recore.errors import DataError
 from recore.histories import seen_items
 from recore.ragged import Ragged, View
@@ -79,49 +79,60 @@ def as_ids(given: pl.Series, tokenizer: Tokenizer) -> pl.Series:
 def recommend(scorer: Scorer, queries: Queries, limits: Limits, seed: int = 0) -> pl.DataFrame:
     """`query`, `user` where known, `rank` from 1, `item`, `score`: up to k rows a query, best first. Fewer
     where fewer candidates are left; ties are broken by a hash of the item's own id and the seed."""
-    tokenizer = scorer.tokenizer
-    ties = tie_order(tokenizer.items_of(np.arange(tokenizer.items)), seed)
-    closed = limits.closed(tokenizer.items)
-    k = min(limits.k, tokenizer.items)
-    step = max(1, evaluate.SCORES_AT_ONCE // max(tokenizer.items, 1))
-    return pl.concat(
-        _block(scorer, queries.block(begin, begin + step), k, limits.keep_seen, closed, ties, begin)
-        for begin in range(0, max(len(queries), 1), step)  # without queries: one empty block
-    )
+    return _Lists.of(scorer, limits, seed).frame(queries)
 
 
-def _block(
-    scorer: Scorer,
-    queries: Queries,
-    k: int,
-    keep_seen: bool,
-    closed: torch.Tensor | None,
-    ties: torch.Tensor,
-    first: int,
-) -> pl.DataFrame:
-    tokenizer = scorer.tokenizer
-    scores = scorer.score(scorer.encode(queries)).cpu()
-    if closed is not None:
-        scores = scores.masked_fill(closed, float("-inf"))
-    seen: Ragged | None = None
-    if not keep_seen:
-        item = torch.from_numpy(tokenizer.item_ids(queries.events["item"]).copy())
-        seen = seen_items(View({"token": item, "item": item}, torch.from_numpy(queries.offsets)))
-    nothing = torch.full((len(queries),), -1, dtype=torch.int64)
-    top = rank_block(scores, nothing, seen=seen, order=ties, k=k).top
-    row, place = (top >= 0).nonzero(as_tuple=True)
-    picked = top[row, place]
-    frame = pl.DataFrame(
-        {
-            "query": (row + first).numpy(),
-            "rank": (place + 1).numpy(),
-            "item": tokenizer.items_of(picked.numpy()),
-            "score": scores[row, picked].float().numpy(),
-        }
-    )
-    if queries.users is not None:
-        frame = frame.insert_column(1, queries.users.gather(row.numpy()).alias("user"))
-    return frame
+@frozen(eq=False)
+class _Lists:
+    """What all lists of a call have in common: `closed (V,)` items that are no candidates, the places `ties (V,)`
+    of items among equals."""
+
+    scorer: Scorer
+    k: int
+    keep_seen: bool
+    closed: torch.Tensor | None
+    ties: torch.Tensor
+
+    @classmethod
+    def of(cls, scorer: Scorer, limits: Limits, seed: int) -> _Lists:
+        """Looked up once, however many queries follow."""
+        items = scorer.tokenizer.items
+        ties = tie_order(scorer.tokenizer.items_of(np.arange(items)), seed)
+        return cls(scorer, min(limits.k, items), limits.keep_seen, limits.closed(items), ties)
+
+    def frame(self, queries: Queries) -> pl.DataFrame:
+        """The lists of some queries, by `query` and `rank`."""
+        top = torch.full((len(queries), self.k), -1, dtype=torch.int64)
+        values = torch.zeros(len(queries), self.k)
+        seen = None if self.keep_seen else self._seen(queries)
+        for begin, end, scores in scored(self.scorer, queries):
+            if self.closed is not None:
+                scores = scores.masked_fill(self.closed.to(scores.device), float("-inf"))
+            gone = None if seen is None else _slice(seen, begin, end)
+            best = list_block(scores, gone, self.ties, self.k)
+            values[begin:end] = scores.gather(1, best.clamp(min=0).to(scores.device)).cpu()
+            top[begin:end] = best
+        row, place = (top >= 0).nonzero(as_tuple=True)
+        frame = pl.DataFrame(
+            {
+                "query": row.numpy(),
+                "rank": (place + 1).numpy(),
+                "item": self.scorer.tokenizer.items_of(top[row, place].numpy()),
+                "score": values[row, place].numpy(),
+            }
+        )
+        if queries.users is not None:
+            frame = frame.insert_column(1, queries.users.gather(row.numpy()).alias("user"))
+        return frame
+
+    def _seen(self, queries: Queries) -> Ragged:
+        item = torch.from_numpy(self.scorer.tokenizer.item_ids(queries.events["item"]).copy())
+        return seen_items(View({"token": item, "item": item}, torch.from_numpy(queries.offsets)))
+
+
+def _slice(ragged: Ragged, begin: int, end: int) -> Ragged:
+    low, high = ragged.offsets[begin], ragged.offsets[end]
+    return Ragged(ragged.values[low:high], ragged.offsets[begin : end + 1] - low)
 
 
 def stream(
@@ -145,18 +156,20 @@ def stream(
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is no folder; name another one")
     if not held.exists():
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and any(not entry.name.endswith(PARTIAL) for entry in out.iterdir()):
             raise DataError(f"{out} is not empty and holds no about.json; name another folder")
         write_json(held, manifest)
     elif read_json(held) != manifest:
         raise DataError(f"{out} holds the answer to another question (see {held}); name another folder")
     count = -(-len(queries) // USERS_AT_ONCE)
+    lists = _Lists.of(scorer, limits, seed)
     for number in range(count):
         path = out / f"part-{number:05d}.parquet"
         if not path.exists():
             begin = number * USERS_AT_ONCE
-            frame = recommend(scorer, queries.block(begin, begin + USERS_AT_ONCE), limits, seed)
-            frame = frame.with_columns(pl.col("query") + begin)
+            frame = lists.frame(queries.block(begin, begin + USERS_AT_ONCE)).with_columns(
+                pl.col("query") + begin
+            )
             write_aside(path, frame.write_parquet)
         if wrote is not None:
             wrote(number + 1, count)

@@ -114,7 +114,7 @@ def resume(path: Path, machine: Machine | None = None, reporter: Reporter | None
         return folder
     reset_peak_memory()
     with folder.held():
-        if folder.finished:  # by the process that held it until now
+        if (folder.path / "record.json").exists():  # by the process that held it until now
             reporter.note(f"{folder.path} is finished already")
             return folder
         changed = other_code(recipe_of(folder), folder)

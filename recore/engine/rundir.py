@@ -5,6 +5,8 @@ run.json         seed, cell, machine, plugins   metrics.jsonl  one line an epoch
 tokenizer/       items.parquet  data/           what reading the data gave; data frames from Python
 plugins/         loose plugins                  checkpoints/   the last state
 models/          the best weights so far        model/         those of a finished run
+users/           ids of users, where numbered   trainer/       its state when model/ was the best
+start/           trained.parquet                what an update began with
 trainer/         the trainer's state with those weights, from which an update goes on
 start/           trained.parquet                what an update began with: weights, trainer's state, events known
 record.json      users-test.parquet             final figures, and those of each user
@@ -323,7 +325,11 @@ class RunFolder:
                     number += 1
                     path = self.path.with_name(f"{self.path.name}-{number}")
                 write_sealed(path, write)
-                self._point(path.name)
+                try:
+                    self._point(path.name)
+                except BaseException:
+                    remove(path)
+                    raise
                 return RunFolder(path)
         except BaseException as error:
             for folder in reversed(made):
@@ -347,8 +353,11 @@ class RunFolder:
         """Let `latest` point to a run."""
         latest = self.path.with_name("latest")
         beside = _beside(latest)
-        beside.symlink_to(name)
-        beside.replace(latest)
+        try:
+            beside.symlink_to(name)
+            beside.replace(latest)
+        finally:
+            remove(beside)
         _sync_entry(latest.parent)
 
     def withdraw(self) -> None:

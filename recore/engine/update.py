@@ -52,7 +52,7 @@ class Asked:
         data: new events, and these only: a path, or a frame, that the recipe's data set reads as it read its own
             (`sets` that begin with `data.` change how); for a data set that takes no path, a Parquet file or a
             frame in the log's own columns. None: no new events.
-        retire: items that leave the candidates, in the data's own ids.
+        retire: items that leave the candidates, in the data's own ids, or a file with one id a line.
         sets: `a.b.c=value` texts, laid over the parent's recipe.
         epochs: what the recipe calls `trainer.epochs`, for this run.
         fit_all: all events train and nothing is held out; needs `epochs`.
@@ -61,7 +61,7 @@ class Asked:
     """
 
     data: Any = None
-    retire: pl.Series | None = None
+    retire: pl.Series | Path | None = None
     sets: Sequence[str] = ()
     epochs: int | None = None
     fit_all: bool = False
@@ -105,7 +105,7 @@ def update(
         return tokenizer
 
     known = before.log.events["event"].gather(before.parts.train).to_numpy()
-    terms = Terms(fit_all=asked.fit_all, trained=known)
+    terms = Terms(asked.fit_all, asked.epochs if asked.fit_all else None, trained=known)
     after = prepare(grown.recipe, before.seed, machine, terms=terms, raw=grown.log, follow=follow)
     (rows,) = moves
     model, state = carried_on(parent, before, after, rows, asked)
@@ -178,9 +178,10 @@ def _read(parent: RunFolder, recipe: Recipe, asked: Asked, machine: Machine) -> 
     log = None
     if raw is not None and new is not None:
         log = raw if not len(new) else tried(lambda: append(raw, new.events, new.items, new.users))
+    given = tried(lambda: _lines(asked.retire) if isinstance(asked.retire, Path) else asked.retire)
     retire = None
     if tokenizer is not None and log is not None:
-        retire = tried(lambda: _to_retire(asked.retire, tokenizer, log))
+        retire = tried(lambda: _to_retire(given, tokenizer, log))
     if problems or before is None or log is None or grown_recipe is None or retire is None:
         raise DataError(problems)
     return before, Grown(log, grown_recipe, retire, counts)
@@ -308,6 +309,20 @@ def _whole_log(raw: Interactions, new: Interactions) -> bool:
     return held.join(events.with_columns(place).select(keys), on=keys, how="anti").height == 0
 
 
+def _lines(path: Path) -> pl.Series:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"--retire: {path} cannot be read: {why}") from error
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise DataError(
+            Problem(f"--retire: {path} names no item", hint="one id a line, as the data writes them")
+        )
+    return pl.Series(found, dtype=pl.String)
+
+
 def _to_retire(given: pl.Series | None, tokenizer: Tokenizer, log: Interactions) -> pl.Series:
     """Items to be retired, without repeats, as the data types them. Raises DataError for unknown ones."""
     if given is None:
@@ -390,11 +405,11 @@ def carried_on(
     trainer: Any = after.trainer
     problems = []
     lacking = "cannot follow items that come and go: it has no"
-    if not isinstance(model, ResizableModel):
+    if lacks(model, ResizableModel):
         part = before.recipe.model
         message = f"model {part.component.name!r} {lacking} `resize`"
         problems.append(Problem(message, part.where, part.path, "run the recipe on the new data"))
-    if not asked.fresh_optimiser and not isinstance(trainer, ResizableTrainer):
+    if not asked.fresh_optimiser and lacks(trainer, ResizableTrainer):
         chosen = after.recipe.trainer
         assert chosen is not None
         message = f"trainer {chosen.component.name!r} {lacking} `resize` and `restart`"
@@ -421,6 +436,11 @@ def carried_on(
         trainer.resize(name, of_parameter)
     trainer.restart()
     return model, trainer.state_dict()
+
+
+def lacks(built: object, contract: type[Any]) -> bool:
+    """Whether an object lacks a method of a contract."""
+    return any(name[0] != "_" and not hasattr(built, name) for name in vars(contract))
 
 
 def _check_shapes(model: Model, own: Model, recipe: Recipe) -> None:

@@ -96,22 +96,26 @@ def _dropout(found: Findings) -> Choice:
 
 
 def _users(found: Findings) -> Choice:
-    wanted = found.users / 100
-    users = int(min(512, max(16, 2 ** round(math.log2(max(wanted, 1))))))
+    wanted = found.users / 50
+    users = int(min(512, max(32, 2 ** round(math.log2(max(wanted, 1))))))
     return Choice(users, f"{found.users:,} histories: {math.ceil(found.users / users):,} steps an epoch")
 
 
 def _loss(found: Findings, last: int, width: int, seen: str, speed: float) -> tuple[Choice, Choice | None]:
-    items, count = found.items, found.training
+    items, count = found.items, found.predictions(last)
     scores = 6 * count * items * width  # forward, and backward to states and to items
     table = 16 * items * width / 2**20  # weights, gradient, two moments of the optimiser, 4 bytes each
     seconds = scores / speed
-    cost = f"{items:,} items × {count:,} events × {width} × 6 = {_flops(scores)} an epoch, about {_clock(seconds)} here"
+    cost = (
+        f"{items:,} items × {count:,} predictions × {width} × 6 = {_flops(scores)} an epoch, "
+        f"about {_clock(seconds)} here"
+    )
     memory = f"the table of items with gradient and optimiser {table:,.0f} MiB"
     if items <= CE_ITEMS:
         why = (
-            f"every item is scored: {cost}. In blocks, so beside {memory} it holds at most 256 MiB of scores. "
-            f"The rule: `ce` up to {CE_ITEMS:,} items, since it ranks better than one negative wherever it can be paid"
+            f"`ce` scores every item: {cost}. It does so in blocks, so that beside {memory} at most 256 MiB of "
+            f"scores are held. The rule: `ce` up to {CE_ITEMS:,} items, where published figures have it well above "
+            "`bce` with one negative; above, `bce` with drawn negatives"
         )
         return Choice("ce", why), None
     exclude: Literal["target", "history"] = "target" if seen == "none" else "history"
@@ -132,12 +136,11 @@ def _loss(found: Findings, last: int, width: int, seen: str, speed: float) -> tu
 
 
 def _epochs(found: Findings) -> tuple[Choice, Choice]:
-    for most, epochs, patience in ((100_000, 200, 10), (2_000_000, 100, 10), (20_000_000, 40, 5)):
-        if found.events <= most:
-            break
-    else:
-        epochs, patience = 15, 3
-    steps = f"at most; {found.events:,} events an epoch, and `patience` stops earlier"
+    rows = ((100_000, 200, 10), (2_000_000, 100, 10), (20_000_000, 40, 5))
+    epochs, patience = next((row[1:] for row in rows if found.events <= row[0]), (15, 3))
+    steps = (
+        f"the most; the larger the log (here {found.events:,} events), the fewer; `patience` stops earlier"
+    )
     return Choice(epochs, steps), Choice(patience, "epochs in a row without a better validation figure")
 
 
@@ -178,7 +181,7 @@ def _flops(count: float) -> str:
 
 def _clock(seconds: float) -> str:
     if seconds < 1:
-        return "less than a second"
+        return "a second"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

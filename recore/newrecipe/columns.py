@@ -306,7 +306,7 @@ def _untold(found: _Found, missing: list[Role], likely: list[str], why: str = ""
     )
     several = f"{len(likely)} columns may be: {', '.join(likely)}" if likely else "no column looks like one"
     example = " ".join(
-        f"--{role} {(likely + ['COL', 'COL'])[n].removeprefix('column ')}" for n, role in enumerate(missing)
+        f"--{role} {[*likely, 'COL', 'COL'][n].removeprefix('column ')}" for n, role in enumerate(missing)
     )
     return Problem(
         f"{found.look.path}: which column is the {' and which the '.join(missing)} cannot be told: "

@@ -14,12 +14,18 @@ from attrs import field, frozen
 
 from recore.component import Context
 from recore.contracts.data import SplitParts
-from recore.data import Interactions
+from recore.data import Ids, Interactions
 from recore.errors import DataError, Problem
 from recore.newrecipe.columns import Roles
 from recore.newrecipe.look import Look
 from recore.recipe import from_tree, make_builder
 
+ENDINGS: Final = {
+    "csv": (".csv",),
+    "tsv": (".tsv", ".tab"),
+    "parquet": (".parquet", ".pq"),
+    "jsonl": (".jsonl", ".ndjson"),
+}  # from which the dataset tells a format
 CORE: Final = 5  # events under which users and items count as rare
 
 
@@ -39,7 +45,7 @@ class Ratings:
 class Findings:
     """What is known of a log. `lengths`: events per training history, at 50, 90, 95 and 100 percent. `repeats`: the
     share of events whose item the user had before; `runs`: of those, directly before. `counts`: what the dataset
-    and the split counted."""
+    and the split counted; `histories (u,)`: events in training of each."""
 
     events: int
     users: int
@@ -64,6 +70,11 @@ class Findings:
     cold_targets: int
     ratings: Ratings | None
     counts: Mapping[str, int] = field(factory=dict)
+    histories: Ids = field(factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def predictions(self, last: int) -> int:
+        """Events predicted in an epoch when the last `last` of each training history are read."""
+        return int(np.clip(self.histories - 1, 0, last).sum())
 
 
 def data_tree(look: Look, roles: Roles, path: str) -> dict[str, Any]:
@@ -71,10 +82,12 @@ def data_tree(look: Look, roles: Roles, path: str) -> dict[str, Any]:
     if look.form in ("pairs", "lines") and (roles.user, roles.item) == ("column 1", "column 2"):
         tree: dict[str, Any] = {"use": "recore-data:sequences", "path": path}
         return tree if look.form == "pairs" else {**tree, "form": "lines"}
-    tree = {"use": "recore-data:events", "path": path, "user": roles.user, "item": roles.item}
-    for key, name in (("time", roles.time), ("rating", roles.rating)):
-        if name is not None:
-            tree[key] = name
+    chosen = {"user": roles.user, "item": roles.item, "time": roles.time, "rating": roles.rating}
+    found = {role: name for role, name in chosen.items() if name is not None}
+    # Columns without names get those of their roles.
+    given = {} if look.header else {name: role for role, name in found.items()}
+    tree = {"use": "recore-data:events", "path": path}
+    tree |= {role: given.get(name, name) for role, name in found.items()}
     if roles.moments is not None and roles.moments.format is not None:
         tree["time_format"] = roles.moments.format
     name = look.path.name.lower().removesuffix(".gz")
@@ -87,13 +100,12 @@ def data_tree(look: Look, roles: Roles, path: str) -> dict[str, Any]:
     }
     if not name.endswith(endings[format]):
         tree["format"] = format
-    separator = look.separator or ("\t" if look.form == "pairs" else None)
-    if separator is not None and separator != {"csv": ",", "tsv": "\t"}.get(format):
-        tree["separator"] = separator
+    if look.separator is not None and look.separator != {"csv": ",", "tsv": "\t"}.get(format):
+        tree["separator"] = look.separator
     if look.encoding != "utf-8":
         tree["encoding"] = look.encoding
     if not look.header:
-        tree["header"] = look.names
+        tree["header"] = [given.get(name, name) for name in look.names]
     return tree
 
 
@@ -162,6 +174,7 @@ def _findings(look: Look, log: Interactions, parts: SplitParts) -> Findings:
         cold_targets=_counted(counts, "test targets not in training"),
         ratings=_ratings(events),
         counts=counts,
+        histories=kept,
     )
 
 
@@ -176,7 +189,7 @@ def _sorted_file(events: pl.DataFrame) -> bool:
     return not falls
 
 
-def _own_clocks(events: pl.DataFrame, offsets: np.ndarray[Any, np.dtype[np.int64]]) -> bool:
+def _own_clocks(events: pl.DataFrame, offsets: Ids) -> bool:
     """Whether each user's times begin anew: then they say nothing about the order across users."""
     starts = events["time"].gather(offsets[:-1])
     return len(starts) > 2 and starts.n_unique() == 1

@@ -18,7 +18,7 @@ from attrs import evolve, field, frozen
 
 from recore.errors import DataError, Problem
 from recore.newrecipe import words
-from recore.textfiles import KINDS, Encoding, is_gzipped, read_head, require, require_text
+from recore.textfiles import Encoding, is_gzipped, read_head, require, require_text
 
 Form = Literal["table", "pairs", "lines"]
 Format = Literal["csv", "tsv", "parquet", "jsonl"]
@@ -89,11 +89,8 @@ class Look:
 def look(path: Path, flags: Flags) -> Look:
     """Look at a file. Raises DataError where it is no readable log, or where two readings are equally good."""
     require(path)
-    head = path.open("rb").read(4) if not is_gzipped(path) else b""
-    if head == b"PAR1":
+    if read_head(path, 4) == b"PAR1":
         return _typed(path, "parquet", _parquet(path))
-    if any(head and head.startswith(begins[:4]) for begins, what, _ in KINDS if "Arrow" in what):
-        raise DataError(Problem(f"{path} is an Arrow file", hint="write it as Parquet or CSV"))
     require_text(path, flags.encoding)
     text, whole = _head_text(path, flags.encoding)
     notes = _notes(path)
@@ -133,7 +130,7 @@ def _notes(path: Path) -> list[str]:
 
 def _parquet(path: Path) -> pl.DataFrame:
     try:
-        return pl.scan_parquet(path).head(ROWS).collect()
+        return pl.scan_parquet(path, glob=False).head(ROWS).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from error
 
@@ -194,11 +191,19 @@ def _fit(text: str, mark: str, whole: bool) -> _Fit:
         counts = {len(row) for row in rows}
         even = len(counts) == 1 and counts != {1}
         fit = _Fit(mark, quoted, counts.pop() if even else None, rows)
-        if even:
+        if even and not (mark == "\t" and not quoted and _wrapped(rows)):
             return fit
         first = first or fit
     assert first is not None
     return first
+
+
+def _wrapped(rows: list[list[str]]) -> bool:
+    """Whether a column stands in quotation marks throughout: then they are no part of it."""
+    return any(
+        all(len(value) > 1 and value[0] == value[-1] == '"' for value in column)
+        for column in zip(*rows, strict=True)
+    )
 
 
 def _rows(text: str, mark: str, quoted: bool) -> list[list[str]]:
@@ -311,7 +316,8 @@ def _lines(path: Path, lines: list[str], form: Form) -> Look:
         if len(users) >= ROWS:
             break
     sample = pl.DataFrame({"column 1": users, "column 2": items}, schema_overrides={"column 2": pl.String})
-    return Look(path, form, sample.columns, sample, header=False)
+    mark = None if form == "lines" else "\t" if "\t" in lines[0] else " "
+    return Look(path, form, sample.columns, sample, separator=mark, header=False)
 
 
 def _table(path: Path, text: str, whole: bool, fit: _Fit, lines: list[str], flags: Flags) -> Look:
@@ -327,11 +333,11 @@ def _table(path: Path, text: str, whole: bool, fit: _Fit, lines: list[str], flag
     columns = list(zip(*data, strict=True))
     sample = pl.DataFrame(
         {name: pl.Series(column, dtype=pl.String) for name, column in zip(names, columns, strict=True)}
-    )  # noqa: E501
+    )
     sample = sample.with_columns(pl.when(pl.all() != "").then(pl.all()))
     two = fit.fields == 2 and not header and all(len(line.split()) == 2 for line in lines[:TRIED])
     if two and fit.mark == "\t":
-        return Look(path, "pairs", names, sample, header=False)
+        return Look(path, "pairs", names, sample, separator=fit.mark, header=False)
     tsv = fit.mark == "\t" and not fit.quoted
     format: Format = "tsv" if tsv or (not fit.quoted and len(fit.mark) == 1) else "csv"
     return Look(path, "table", names, sample, format, fit.mark, header, fit.quoted)

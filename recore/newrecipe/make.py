@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from recore.errors import DataError, Problem, RecipeError
 from recore.newrecipe.choose import Choices, choose, speed_here
@@ -40,17 +40,31 @@ def new_recipe(path: Path, flags: Flags, out: Path | None = None, force: bool = 
     _check_out(path, out, force)
     seen = look(path, flags)
     roles = find_columns(seen, flags)
-    try:
-        found = read_findings(seen, roles)
-    except DataError as error:
-        said = "options such as `time_format:` are flags here: --time-format, --encoding, --separator"
-        problems = list(error.problems)
-        if any("set `" in problem.hint for problem in problems):
-            problems.append(Problem("no recipe was written", hint=said))
-        raise DataError(problems) from error
+    roles, found = _read(seen, roles, flags)
     chosen = choose(found, speed_here())
     text = recipe_text(out.name, seen, roles, found, chosen, written_path(path, out), told(seen, found))
     return Made(seen, roles, found, chosen, out, _publish(text, out))
+
+
+def _read(seen: Look, roles: Roles, flags: Flags) -> tuple[Roles, Findings]:
+    """The log; where nothing but ratings that nobody asked for stands against it, without them. Raises
+    DataError."""
+    try:
+        return roles, read_findings(seen, roles)
+    except DataError as error:
+        real, shown = str(seen.path.resolve()), str(seen.path)
+        problems = [evolve(one, message=one.message.replace(real, shown)) for one in error.problems]
+    if roles.rating is not None and flags.rating is None:
+        note = f"ratings are not read: {problems[0].message}"
+        without = evolve(roles, rating=None, notes=[*roles.notes, note])
+        try:
+            return without, read_findings(seen, without)
+        except DataError:
+            pass
+    if any("set `" in problem.hint for problem in problems):
+        said = "options such as `time_format:` are flags here: --time-format, --encoding, --separator"
+        problems.append(Problem("no recipe was written", hint=said))
+    raise DataError(problems)
 
 
 def told(seen: Look, found: Findings) -> str:

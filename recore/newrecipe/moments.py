@@ -78,16 +78,12 @@ def read_moments(column: pl.Series, format: str | None = None) -> Moments | None
         return None
     text = column.str.strip_chars()
     if format is not None:
-        values = _parsed(text, format)
-        return None if values is None else Moments("date", values, format, dates="%H" not in format)
+        given = _parsed(text, format)
+        return None if given is None else Moments("date", given, format, dates="%H" not in format)
     numbers = text.cast(pl.Float64, strict=False)
     if not numbers.null_count():
-        compact = text.str.contains(r"^(19|20)\d{6}$").all() and _parsed(text, "%Y%m%d") is not None
-        if compact:
-            values = _parsed(text, "%Y%m%d")
-            assert values is not None
-            return Moments("date", values, "%Y%m%d", dates=True)
-        return _numbers(numbers)
+        compact = _parsed(text, "%Y%m%d") if text.str.contains(r"^(19|20)\d{6}$").all() else None
+        return _numbers(numbers) if compact is None else Moments("date", compact, "%Y%m%d", dates=True)
     if text.str.contains(ISO).all():
         short = text.str.replace("T", " ").str.slice(0, 19)
         dated = bool((text.str.len_chars() == 10).all())
@@ -110,7 +106,7 @@ def _written(text: pl.Series) -> Moments | None:
     for clock in CLOCKS:
         for day_first, month_first in PAIRS:
             fits = [(form + clock, _parsed(text, form + clock)) for form in (day_first, month_first)]
-            good = [(form, values) for form, values in fits if values is not None]
+            good = [(form, read) for form, read in fits if read is not None]
             if good:
                 form, values = good[0]
                 other = good[1][0] if len(good) > 1 and not (values == good[1][1]).all() else None

@@ -21,7 +21,7 @@ from typing import Any
 from recore.component import Facts
 from recore.errors import Problem, RecipeError
 from recore.plugins import Plugins, discover
-from recore.recipe.build import Builder, make_builder
+from recore.recipe.build import Builder, import_factories, make_builder
 from recore.recipe.compose import LossEntry, Recipe, compose, in_order, unless_told
 from recore.recipe.files import (
     Source,
@@ -45,6 +45,7 @@ __all__ = [
     "LossEntry",
     "Recipe",
     "from_tree",
+    "import_factories",
     "load_cells",
     "locate",
     "make_builder",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve
@@ -39,6 +39,18 @@ def make_builder(plugins: Plugins) -> Builder:
         return built
 
     return build
+
+
+def import_factories(parts: Iterable[Part[Any]], plugins: Plugins) -> None:
+    """Import the factory of every part, before anything is built. Raises PluginError with all that cannot be."""
+    problems = []
+    for part in parts:
+        try:
+            plugins.factory(part)
+        except PluginError as error:
+            problems += [evolve(problem, where=part.where, path=part.path) for problem in error.problems]
+    if problems:
+        raise PluginError(problems)
 
 
 def missing_members(kind: str, built: object) -> list[str]:

@@ -21,6 +21,7 @@ from recore.recipe.text import read_file
 from recore.recipe.tree import Node, got
 
 GROUP = "recore.recipes"
+LONGEST_CHAIN = 32  # recipes that extend each other
 
 
 @frozen(eq=False)
@@ -85,17 +86,26 @@ def locate(name: str | Path, beside: Path | None = None) -> Path:
     start = beside or Path.cwd()
     candidates = [start / written] + ([] if written.endswith(".yaml") else [start / f"{written}.yaml"])
     for file in candidates:
-        if file.is_file():
+        if os.path.isfile(file):  # a name that no file can have is no error here
             return file
     known = shipped()
     bare = written.removesuffix(".yaml")
     if bare in known:
         return known[bare]
+    if "://" in written:
+        raise RecipeError(
+            Problem(f"expected a recipe file, got the address {got(written)}", hint="fetch it first")
+        )
+    folder = start / written
+    if os.path.isdir(folder):
+        inside = ", ".join(sorted(file.name for file in folder.glob("*.yaml"))[:5])
+        hint = f"in it: {inside}" if inside else ""
+        raise RecipeError(Problem(f"expected a recipe file, got the folder {got(written)}", hint=hint))
     siblings = [f"{file.stem}" for file in start.glob("*.yaml")] if start.is_dir() else []
     raise RecipeError(
         Problem(
-            f"no recipe {written!r}, neither a file nor a shipped recipe",
-            hint=nearest(bare, {*known, *siblings}),
+            f"no recipe {got(written)}, neither a file nor a shipped recipe",
+            hint=nearest(bare, {*known, *siblings}) if len(bare) < 200 else "",
         )
     )
 
@@ -151,6 +161,11 @@ def _base(
         circle = [*chain[real.index(below.resolve()) :], below]
         told = " → ".join(label_of(one) for one in circle)
         problems.append(Problem(f"recipes extend each other in a circle: {told}", extends.where, "extends"))
+        return None
+    if len(chain) >= LONGEST_CHAIN:
+        problems.append(
+            Problem(f"recipes extend each other more than {LONGEST_CHAIN} deep", extends.where, "extends")
+        )
         return None
     return _with_bases(below, chain, requires, problems)
 

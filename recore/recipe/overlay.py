@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recore.errors import Problem
 from recore.recipe.text import read_text
-from recore.recipe.tree import Node, joined
+from recore.recipe.tree import DEEPEST, Node, joined
 
 ASSEMBLED = "recore:sequential"  # what `model:` means when it names no component
 FIXED = ("recore", "extends", "requires")  # keys that only a file can write
@@ -46,11 +46,13 @@ def same_component(base: str | None, top: str | None) -> bool:
 
 def set_value(root: Node, text: str) -> tuple[Node, list[str], list[Problem]]:
     """Lay `a.b.c=value` over a tree: the new tree, the path that was set, and problems. The value is YAML."""
-    where = f"--set {text}"
+    where = f"--set {text}" if len(text) <= 200 else f"--set {text[:197]}..."
     path, equals, written = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         return root, [], [Problem("expected PATH=VALUE, as in model.history.last=50", where)]
+    if len(keys) > DEEPEST:
+        return root, [], [Problem(f"nested deeper than {DEEPEST}", where)]
     if keys[0] in FIXED:
         return root, [], [Problem("can be written in a file only", where, keys[0])]
     if not written.strip():

@@ -20,6 +20,8 @@ from recore.errors import Problem
 from recore.recipe.tree import DEEPEST, Node, is_frame, joined
 
 LARGEST = 262_144  # characters
+MOST_PROBLEMS = 100  # of one text
+MOST_ANCHORS = 3  # that are told one by one
 LONGEST_NUMBER = 400  # digits
 
 NULL = re.compile(r"~|null|Null|NULL|")
@@ -70,6 +72,7 @@ class _Reader:
         self.frames: list[_Frame] = []
         self.root: Node | None = None
         self.lines: dict[tuple[int, str], str] = {}
+        self.anchors = 0
 
     def where(self, event: yaml.Event) -> str:
         mark = event.start_mark
@@ -90,6 +93,9 @@ class _Reader:
     def read(self, events: Iterator[yaml.Event]) -> None:
         documents = 0
         for event in events:
+            if len(self.problems) >= MOST_PROBLEMS:
+                self.problem(event, f"{MOST_PROBLEMS} problems up to here; the rest was not read")
+                return
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
@@ -111,6 +117,8 @@ class _Reader:
 
     def node(self, event: yaml.NodeEvent) -> None:
         if event.anchor is not None:
+            self.anchors += 1
+        if event.anchor is not None and self.anchors <= MOST_ANCHORS:
             sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
             self.problem(
                 event,
@@ -189,6 +197,9 @@ def read_text(text: str, label: str, folder: Path | None = None) -> tuple[Node |
     reader = _Reader(label, folder)
     try:
         reader.read(yaml.parse(text, Loader=yaml.SafeLoader))
+        if reader.anchors > MOST_ANCHORS:
+            more = reader.anchors - MOST_ANCHORS
+            reader.problems.append(Problem(f"and {more} more anchors and aliases, not allowed either", label))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark if error.problem_mark is not None else error.context_mark
         where = f"{label}:{mark.line + 1}" if mark is not None else label

@@ -258,6 +258,27 @@ def test_pages_are_rendered_once_and_checked(
     assert render.main(["--check"]) == 1
 
 
+def test_a_table_of_a_measurement(pages: tuple[ModuleType, Path]) -> None:
+    render, page = pages
+    held = {"days": [{"day": 3, "kept": "yes", "run": {"x": 0.5}}, {"day": 4, "kept": "no", "run": {"x": 12.0}}]}
+    (page.parent / "days.json").write_text(json.dumps(held), encoding="utf-8")
+    text = "<!-- json days.json\nrows: days\ncolumns: {day: day, x: run/x, kept: kept}\n-->\nold\n<!-- end -->\n"
+    page.write_text(text + "<!-- value days.json days/1/run/x --><!-- end -->", encoding="utf-8")
+    assert render.main([]) == 0
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert lines[-6:] == [
+        "| day | x | kept |",
+        "| --- | --- | --- |",
+        "| 3 | 0.5000 | yes |",
+        "| 4 | 12.0 | no |",
+        "<!-- end -->",
+        "<!-- value days.json days/1/run/x -->12.0<!-- end -->",
+    ]
+    page.write_text(text.replace("run/x", "run/y"), encoding="utf-8")
+    with pytest.raises(KeyError, match="y"):
+        render.main([])
+
+
 def test_a_record_that_does_not_belong_is_refused(pages: tuple[ModuleType, Path], whole: Result) -> None:
     render, page = pages
     records = page.parent / "records"
@@ -288,4 +309,4 @@ def test_the_pages_of_the_repository_agree_with_their_records() -> None:
         assert render.render(text, records) == text, f"{page.name}: run docs/results/render.py"
     for name, record in records.items():
         assert documented() >= set(record), name
-        assert documented() - {"paired"} <= set(record), name
+        assert documented() - {"paired", "fit_all", "update"} <= set(record), name

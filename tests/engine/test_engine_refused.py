@@ -26,7 +26,7 @@ def test_divergence_says_where_and_keeps_the_last_good_state(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Loss or gradient: step, part and remedy; status 1; the epoch before is still there."""
+    """Loss or gradient: step, part and remedy; status 2; the epoch before is still there."""
     from recore.sequential import SequentialModel, SequentialTraining
 
     real = SequentialTraining.backward
@@ -40,7 +40,7 @@ def test_divergence_says_where_and_keeps_the_last_good_state(
 
     monkeypatch.setattr(SequentialTraining, "backward", blown)
     status, _, err = main(capsys, "run", home / "tiny.yaml", "--runs", tmp_path, "--quiet")
-    assert status == 1
+    assert status == 2
     assert "step 6" in err
     assert "'ce'" in err
     assert "trainer.learning_rate" in err
@@ -56,7 +56,7 @@ def test_divergence_says_where_and_keeps_the_last_good_state(
 def test_a_huge_learning_rate_diverges(small: Small) -> None:
     with pytest.raises(DivergenceError, match=r"step \d+") as caught:
         small({"trainer": {"learning_rate": 1e38, "epochs": 3}})
-    assert caught.value.exit_status == 1
+    assert caught.value.exit_status == 2
 
 
 def test_divergence_in_validation_names_the_epoch(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 import recore
 from recore.api import Result
-from recore.engine import checkpoint
+from recore.engine import checkpoint, rundir
 from recore.engine.rundir import RunFolder, read_json, remove, write_aside, write_json
 from recore.errors import RunFolderError
 
@@ -52,13 +54,38 @@ def test_a_folder_is_written_aside_too(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "a").write_text("1")
 
-    (tmp_path / ".made.partial").mkdir()  # of a process that was killed
-    (tmp_path / ".made.partial" / "old").write_text("0")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    killed = tmp_path / f".made.{rundir._host()}-{ended.pid}-0.partial"
+    killed.mkdir()
+    (killed / "old").write_text("0")
     write_aside(tmp_path / "made", write)
     assert [entry.name for entry in (tmp_path / "made").iterdir()] == ["a"]
     with pytest.raises(RunFolderError, match="cannot be written"):
         write_aside(tmp_path / "made", write)  # is not overwritten
     assert [entry.name for entry in tmp_path.iterdir()] == ["made"]
+
+
+def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+    """Two that write one file do not disturb each other; what is under way elsewhere is left alone, too."""
+    alive = tmp_path / f".x.json.{rundir._host()}-{os.getppid()}-0.partial"
+    elsewhere = tmp_path / ".x.json.00000000-1-0.partial"
+    other = tmp_path / ".other.json.00000000-1-0.partial"
+    for path in (alive, elsewhere, other):
+        path.write_text("half")
+
+    def twice(beside: Path) -> None:
+        write_json(tmp_path / "x.json", {"by": "the second"})
+        beside.write_text('{"by": "the first"}')
+
+    write_aside(tmp_path / "x.json", twice)
+    assert read_json(tmp_path / "x.json") == {"by": "the first"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "x.json",
+        *(path.name for path in (alive, elsewhere, other)),
+    }
+    rundir.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -92,10 +119,10 @@ def test_remove_takes_links_and_not_what_they_point_to(tmp_path: Path) -> None:
 # ---- the folder ----------------------------------------------------------------------------------------------
 
 
-def start(path: Path, format: int = 1) -> None:
+def start(path: Path) -> None:
     """What makes a folder a run."""
     path.mkdir()
-    write_json(path / "run.json", {"format": format})
+    write_json(path / "run.json", {"format": rundir.FORMAT})
 
 
 def test_publishing_is_all_or_nothing(tmp_path: Path) -> None:
@@ -108,7 +135,7 @@ def test_publishing_is_all_or_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError):
         folder.publish(fails)
-    assert list((tmp_path / "some" / "recipe").iterdir()) == []
+    assert not tmp_path.joinpath("some").exists()
     folder.publish(start)
     latest = tmp_path / "some" / "recipe" / "latest"
     assert latest.is_symlink()
@@ -118,8 +145,7 @@ def test_publishing_is_all_or_nothing(tmp_path: Path) -> None:
 def test_latest_is_the_newest_and_names_do_not_collide(tmp_path: Path) -> None:
     made = []
     for _ in range(3):
-        folder = RunFolder.new(tmp_path, "recipe", "axis=a,other=b", "abcd")
-        folder.publish(start)
+        folder = RunFolder.new(tmp_path, "recipe", "axis=a,other=b", "abcd").publish(start)
         made.append(folder.path)
         assert RunFolder.open(folder.path.parent / "latest").path == folder.path.resolve()
     assert len(set(made)) == 3
@@ -139,7 +165,7 @@ def test_what_a_finished_run_holds(whole: Result) -> None:
     found = {path.name for path in whole.folder.iterdir()}
     assert found == {
         *("recipe.yaml", "run.json", "card.json", "metrics.jsonl", "record.json", "users-test.parquet"),
-        *("tokenizer", "items.parquet", "checkpoints", "model", ".lock"),
+        *("tokenizer", "items.parquet", "checkpoints", "model", "trainer", "sha256.json", ".lock"),
     }
     for name in found - {".lock"}:
         assert name in (module.__doc__ or "")
@@ -244,7 +270,7 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
     assert loaded is not None
     assert loaded["step"] == 30
     content = json.loads((tmp_path / "checkpoints" / "000000030" / "state.json").read_text())
-    assert set(content) == {"format", "sha256", "state"}
+    assert set(content) == {"format", "run", "sha256", "state"}
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

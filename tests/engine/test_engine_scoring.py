@@ -17,8 +17,8 @@ import recore
 from recore import sequential
 from recore.api import Result, open_run
 from recore.contracts.scoring import Block, Queries, Query
-from recore.engine import evaluate as evaluation
 from recore.engine import recommend as recommending
+from recore.engine import scored
 from recore.engine.ranks import TIE_BOUND
 from recore.engine.recommend import Limits, recommend
 from recore.engine.run import reopen
@@ -175,7 +175,8 @@ def test_blocks_change_nothing(
     whole_scores = opened.scorer.score(opened.scorer.encode(examination.queries))
     scale = float(whole_scores.abs().max())
     for scores, events in ((1, 1), (100, 7), (24 * 4, 65_536), (8_000_000, 3)):
-        monkeypatch.setattr(evaluation, "SCORES_AT_ONCE", scores)
+        monkeypatch.setattr(scored, "SCORES_AT_ONCE", scores)
+        monkeypatch.setattr(scored, "QUERIES_AT_ONCE", 3)
         monkeypatch.setattr(sequential, "EVENTS_AT_ONCE", events)
         again = opened.scorer.score(opened.scorer.encode(examination.queries))
         assert float((again - whole_scores).abs().max()) <= TIE_BOUND * scale

@@ -158,8 +158,21 @@ def test_all_problems_of_a_text_come_at_once() -> None:
 def test_billion_laughs_are_refused_without_expanding() -> None:
     lines = ["a0: &a0 [lol, lol]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
     node, found = read_text("\n".join(lines), "x.yaml")
-    assert len(found) == 30 + 29 * 9
+    assert [str(problem) for problem in found] == [
+        *(
+            f"x.yaml:{line}: a{line - 1}{place}: anchors and aliases are not allowed, got {got!r} "
+            "(write the value out, or use `extends:`)"
+            for line, place, got in ((1, "", "&a0"), (2, "", "&a1"), (2, ".0", "*a0"))
+        ),
+        f"x.yaml: and {30 + 29 * 9 - 3} more anchors and aliases, not allowed either",
+    ]
     assert node is not None
+
+
+def test_a_text_of_nothing_but_problems_is_told_in_few_lines() -> None:
+    _, found = read_text("a: 1\n" * 20_000, "x.yaml")
+    assert len(found) == 101
+    assert str(found[-1]) == "x.yaml:101: a: 100 problems up to here; the rest was not read"
 
 
 def test_depth_is_bounded() -> None:

@@ -196,7 +196,7 @@ def _read_file(source: Source, path: Path, wanted: list[str]) -> _Piece:
             return _read_text(source, path, kind, wanted)
         if kind == "parquet":
             names = pl.read_parquet_schema(path)
-            frame = pl.scan_parquet(path)
+            frame = pl.scan_parquet(path, glob=False)
         else:
             # Through text where it is gzipped, or of another encoding; polars reads neither.
             plain = source.encoding == "utf-8" and not is_gzipped(path)
@@ -228,8 +228,13 @@ def _read_text(source: Source, path: Path, kind: Format, wanted: list[str]) -> _
             text = text.replace(separator, mark)
         data = io.BytesIO(text.encode())
     has_header = source.header is None
-    frame = pl.scan_csv(data, separator=mark, quote_char=quote, has_header=has_header, infer_schema=False)
+    frame = pl.scan_csv(
+        data, separator=mark, quote_char=quote, has_header=has_header, infer_schema=False, glob=False
+    )
     names = list(frame.collect_schema())
+    if quote is not None and any(quote * 2 in name for name in names):  # polars unquotes data, but not names
+        plain = {name: name.replace(quote * 2, quote) for name in names}
+        frame, names = frame.rename(plain), list(plain.values())
     last = names[-1]
     if source.header is not None:
         if len(names) != len(source.header):

@@ -105,6 +105,10 @@ class Sequences:
     items: Table | None = option(None, help="Titles, creators and features of items.")
     users: Table | None = option(None, help="Features of users.")
 
+    def provides(self) -> Facts:
+        """That nothing orders events across users."""
+        return Facts(order_across_users=False)
+
 
 @frozen
 class Events:
@@ -159,6 +163,10 @@ class Events:
     items: Table | None = option(None, help="Titles, creators and features of items.")
     users: Table | None = option(None, help="Features of users.")
 
+    def provides(self) -> Facts:
+        """Whether times order events across users."""
+        return Facts(order_across_users=self.time is not None and self.order_across_users)
+
 
 @frozen
 class MovieLens1M:
@@ -180,6 +188,10 @@ class MovieLens1M:
         "publisher's.",
     )
     ties: Ties = option("file", help=_TIES, validator=in_(("file", "hash")))
+
+    def provides(self) -> Facts:
+        """Whether times order events across users: they do."""
+        return Facts(order_across_users=True)
 
 
 @frozen

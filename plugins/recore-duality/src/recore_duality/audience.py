@@ -108,7 +108,9 @@ class AudienceEvaluator:
 
     def start(self, context: Evaluation) -> None:
         """Begin anew."""
-        self._context, self._blocks = context, {kind: [] for kind in self.kinds}
+        ordered = context.log is None or context.log.order_across_users
+        self._context = context
+        self._blocks = {kind: [] for kind in self.kinds if ordered or kind != RECENT}
 
     def rivals(self) -> Mapping[str, Scorer]:
         """The baselines, where the log is told."""
@@ -117,7 +119,7 @@ class AudienceEvaluator:
         if log is None or users is None:
             return {}
         made: dict[str, Scorer] = {ACTIVE: most_active(log, users)}
-        if RECENT in self.kinds:
+        if RECENT in self._blocks:
             made[RECENT] = most_recent(log, users)
         return made
 

@@ -126,6 +126,7 @@ class DualModel(SequentialModel):
 
     def __init__(self, options: Dual, context: Context) -> None:
         super().__init__(options, context)
+        self.dual = options
         self.item = ItemTower(options.item, context)
 
     def own(self, items: Tensor) -> Tensor:

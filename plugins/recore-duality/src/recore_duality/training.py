@@ -86,9 +86,11 @@ class DualTraining(SequentialTraining):
         not before it: `(T,)` rows of the view."""
         from recore.timeline import Timeline
 
-        questions = self.model.options.item.questions  # type: ignore[attr-defined]  # its options are Dual
-        of_moment = (np.arange(len(time)) // questions) * questions
-        self.moments = time[self.in_time.numpy()][of_moment]
+        questions = self.model.dual.item.questions
+        in_order = time[self.in_time.numpy()]
+        # Events of one time are asked about at one moment, that of the first of them: their order says nothing.
+        first = np.searchsorted(in_order, in_order, side="left")
+        self.moments = in_order[(first // questions) * questions]
         offsets = view.offsets.numpy()
         group = view.sequence.numpy()[self.in_time.numpy()]
         stop = Timeline(offsets, time).stop(group, self.moments)
@@ -110,12 +112,16 @@ class DualTraining(SequentialTraining):
 
     def _moments(self, epoch: int, number: int) -> Batch:
         """`moments` runs of `questions` consecutive events, each asked about at the time of its first."""
-        item = self.model.options.item  # type: ignore[attr-defined]
+        item = self.model.dual.item
         runs = -(-len(self.in_time) // item.questions)
         order = torch.randperm(runs, generator=generator(self.seed, "moments", epoch))
         chosen = order[(number * item.moments + torch.arange(min(item.moments, runs))) % runs].sort().values
         places = (chosen[:, None] * item.questions + torch.arange(item.questions)).reshape(-1)
-        places = places[places < len(self.in_time)]
+        return self.questions(places[places < len(self.in_time)], epoch, number)
+
+    def questions(self, places: Tensor, epoch: int = 0, number: int = 0) -> Batch:
+        """The events at `places (N,)` of the log in order of time, each asked about at its moment: the item's
+        last m users strictly before it, and the event's own user as the target."""
         start, stop = self.starts[places], self.stops[places]
         offsets = offsets_of(stop - start + 1)
         rows = torch.arange(int(offsets[-1])) + torch.repeat_interleave(start - offsets[:-1], stop - start + 1)
@@ -129,7 +135,7 @@ class DualTraining(SequentialTraining):
 
     def _sets(self, epoch: int, number: int) -> Batch:
         """Items drawn by their training events, each with all of its users."""
-        item = self.model.options.item  # type: ignore[attr-defined]
+        item = self.model.dual.item
         random = generator(self.seed, "sets", epoch, number)
         event = torch.randint(self.view.events, (item.moments * item.questions,), generator=random)
         drawn = self.view.sequence[event]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from recore import Facts, option
+from recore import Costs, Facts, Load, option
 
 Initial = Literal["normal", "uniform", "xavier-normal", "xavier-uniform"]
 
@@ -45,3 +45,20 @@ class PaddingSafe:
     def provides(self) -> Facts:
         """The width of hidden states."""
         return Facts(width=self.width)
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """A row for each event, and in training its gradient added to the table, which is filled with zeros."""
+        rows, table = load.events * self.width, (facts.items or 0) * self.width
+        scaled = 2.0 if facts.item_scale == "sqrt-width" else 0.0
+        trained = 1.0 + load.training
+        return Costs(
+            gathered=rows * trained * load.number,
+            moved=(rows * (1 + scaled) * trained + 3 * table * load.training) * load.number,
+            calls=12.0 * trained,
+            kept=rows * load.number,
+            brief=table * load.number,  # a second gradient of the table, before the two are added
+            # Trained special rows (a `mask`) are not told here: they are few.
+            parameters=table + (facts.items or 0) * self.bias,
+            large=f"a table of {facts.items or 0:,} items, {self.width} wide",
+            instead="a smaller width, or fewer items (recore-data:k-core)",
+        )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 from attrs import frozen
 
-from recore import option
+from recore import Costs, Facts, Load, option
 
 Metric = Literal["ndcg", "hr", "mrr", "recall"]
 
@@ -66,3 +66,12 @@ class Ranking:
     quartiles: bool = option(
         True, help="Whether the totals are given by quartile of history length too, for the record."
     )
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """Beside the ranks, which the engine computes: a column for each metric, and totals by quartile."""
+        metrics = len(self.metrics) * len(self.k) * (2 if self.quartiles else 1)
+        return Costs(
+            moved=100.0 * metrics * load.predictions,
+            calls=20.0 * metrics,
+            brief=8.0 * metrics * load.predictions,
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from attrs import frozen
 from attrs.validators import ge
 
-from recore import Facts, LossClaims, option
+from recore import Costs, Facts, Load, LossClaims, option
+from recore.costs import Product
 
 
 @frozen
@@ -38,6 +39,26 @@ class Ce:
         """Memory grows with N·d + V·d, never N·V."""
         return LossClaims(memory="blocks", negatives=False, correction="none")
 
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """Three products with the table for each block, an exponential and six passes over its scores."""
+        width, items, count = facts.width or 0, max(facts.items or 1, 1), load.predictions
+        block = min(self.block, max(1, self.limit_mib * 2**20 // (items * load.number)), max(count, 1))
+        blocks = count / block
+        scores = Product(block, width, items, blocks)
+        to_hidden, to_weight = Product(block, items, width, blocks), Product(items, block, width, blocks)
+        # Gradients to the hidden states and to the table, and their scaled copies; the table's is zeroed.
+        gradients = count * width + items * width
+        return Costs(
+            products=(scores, to_hidden, to_weight),
+            moved=(6 * count * items + 8 * count * width + 5 * items * width) * load.number,
+            exponentials=count * items,
+            calls=14 * blocks + 30,
+            kept=gradients * load.number,
+            brief=(block * items + gradients) * load.number,
+            large=f"N × V scores, {count:,.0f} predictions of {items:,} items, in blocks",
+            instead="with many items a loss with negatives is faster (recore-losses:bce and a sampler)",
+        )
+
 
 @frozen
 class Bce:
@@ -59,6 +80,29 @@ class Bce:
     def claims(self) -> LossClaims:
         """Memory grows with N·K."""
         return LossClaims(memory="negatives", negatives=True, correction="none")
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """Vectors of 1 + K items for each prediction, read, multiplied, and added to the table's gradient."""
+        width, items, count = facts.width or 0, facts.items or 0, load.predictions
+        pairs = count * (1 + load.negatives)
+        gathered = count if load.shared else pairs
+        block = min(gathered * width, 2.0**20)
+        gradients = count * width + items * width
+        products: tuple[Product, ...] = ()
+        if load.shared:
+            draws = load.negatives
+            products = (Product(count, width, draws), Product(count, draws, width), Product(draws, count, width))
+        return Costs(
+            products=products,
+            gathered=2 * gathered * width * load.number,
+            moved=(8 * gathered * width + 8 * pairs + 4 * count * width + 5 * items * width) * load.number,
+            exponentials=2 * pairs,
+            calls=20 * max(1.0, gathered * width / 2**20) + 30,
+            kept=gradients * load.number,
+            brief=(3 * block + 6 * pairs + gradients) * load.number,
+            large=f"{load.negatives:,.0f} negatives for each of {count:,.0f} predictions",
+            instead="fewer negatives (sampler.count), or draws that the batch shares (sampler.shared)",
+        )
 
     def problems(self, facts: Facts) -> list[str]:
         """A sampler has to stand before it."""

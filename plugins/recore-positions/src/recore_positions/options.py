@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from recore import BOTH_SIDES, Facts, PositionClaims, option
+from recore import BOTH_SIDES, Costs, Facts, Load, PositionClaims, option
 
 
 def _at_least_one(instance: object, attribute: Any, value: int) -> None:
@@ -30,6 +30,20 @@ def _unbounded(name: str, facts: Facts) -> list[str]:
     return [problem]
 
 
+def _added(facts: Facts, load: Load) -> Costs:
+    """A learned vector added to each event."""
+    width = facts.width or 0
+    places = 0 if facts.history in (None, "all") else int(facts.history or 0)
+    rows, trained = load.events * width, 1.0 + load.training
+    return Costs(
+        gathered=rows * trained * load.number,
+        moved=rows * 3 * trained * load.number,
+        calls=8.0 * trained,
+        kept=rows * load.number,
+        parameters=places * width,
+    )
+
+
 @frozen
 class NoPosition:
     """Contributes nothing: the inputs pass unchanged and attention gets no term. To an encoder that is not
@@ -38,6 +52,10 @@ class NoPosition:
     def claims(self) -> PositionClaims:
         """Nothing contributed, so nothing can break."""
         return PositionClaims("nothing", prefix_consistent=True, shift_invariant=True, padding=BOTH_SIDES)
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """Nothing."""
+        return Costs(parameters=0)
 
 
 @frozen
@@ -59,6 +77,10 @@ class WindowAbsolute:
     def claims(self) -> PositionClaims:
         """Counted from the window; only padding on the right leaves columns where they are."""
         return PositionClaims("window", padding=frozenset({"right"}))
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """A learned vector added to each event."""
+        return _added(facts, load)
 
     def problems(self, facts: Facts) -> list[str]:
         """Needs a rectangle of bounded width."""
@@ -86,6 +108,10 @@ class StartAbsolute:
     def claims(self) -> PositionClaims:
         """Counted from the start: later events change nothing, earlier ones everything."""
         return PositionClaims("start", prefix_consistent=True, padding=BOTH_SIDES)
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """A learned vector added to each event."""
+        return _added(facts, load)
 
     def problems(self, facts: Facts) -> list[str]:
         """Needs a bounded history."""
@@ -119,6 +145,12 @@ class RelativeBias:
     def claims(self) -> PositionClaims:
         """Only the distance between two events enters."""
         return PositionClaims("prediction", prefix_consistent=True, shift_invariant=True, padding=BOTH_SIDES)
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """Numbers added to the logits: attention leaves the fused kernel for tiles."""
+        tables = 1 if self.layers == "shared" else (facts.layers or 0)
+        buckets = self.max_distance * (1 if facts.causal else 2) + 1
+        return Costs(tiles=True, parameters=tables * buckets * (facts.heads or 0))
 
     def problems(self, facts: Facts) -> list[str]:
         """Needs an encoder with attention heads that takes pair tables."""

@@ -7,7 +7,7 @@ from typing import Literal
 from attrs import frozen
 from attrs.validators import ge
 
-from recore import Facts, SamplerClaims, option
+from recore import Costs, Facts, Load, SamplerClaims, option
 
 
 @frozen
@@ -46,3 +46,21 @@ class Uniform:
     def provides(self) -> Facts:
         """Negatives, how well their probability is known, and what is never drawn."""
         return Facts(negatives=True, log_q="exact", exclude=self.exclude)
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """For each draw a random number, a remainder, and with `exclude` a binary search among own items."""
+        rows = load.predictions
+        draws = self.count if self.shared else rows * self.count
+        pairs = rows * self.count if self.shared and self.exclude != "none" else draws
+        searched = (rows + pairs) if self.exclude == "history" else 0.0
+        return Costs(
+            moved=8.0 * (12 * rows + 16 * draws + 4 * pairs),
+            gathered=64.0 * 20 * searched,  # about 20 places of a sorted table, each in a line of its own
+            drawn=draws,
+            calls=50.0,
+            brief=8.0 * (6 * rows + 6 * pairs),
+            negatives=self.count,
+            shared=self.shared,
+            large=f"{draws:,.0f} draws a step",
+            instead="a smaller sampler.count, or sampler.shared",
+        )

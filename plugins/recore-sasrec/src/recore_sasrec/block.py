@@ -16,7 +16,7 @@ from recore.attention import Term, attend
 from recore.ragged import View
 from recore_sasrec.affine import Affine, Rule
 from recore_sasrec.details import Details, Place
-from recore_sasrec.dropout import dropped, dropped_sum
+from recore_sasrec.dropout import dropped, dropped_relu, dropped_sum
 from recore_sasrec.frame import Frame
 from recore_sasrec.options import Sasrec
 
@@ -114,8 +114,9 @@ class Block(nn.Module):
         post = self.details.norm == "post"
         inner = y if post else self.ffn_norm(y)
         hidden = self.first(inner)
-        hidden = F.relu(hidden, inplace=True) if self.options.activation == "relu" else F.gelu(hidden)
-        hidden = dropped(hidden, self.rate("hidden"))
+        rate = self.rate("hidden")
+        relu = self.options.activation == "relu"
+        hidden = dropped_relu(hidden, rate) if relu else dropped(F.gelu(hidden), rate)
         base = inner if self.details.residual == "normalised" else y
         z = dropped_sum(base, self.second(hidden), self.rate("output"))
         return self.ffn_norm(z) if post else z

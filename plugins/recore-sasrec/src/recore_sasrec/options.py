@@ -7,7 +7,8 @@ from typing import Any, Literal
 import attrs
 from attrs import frozen
 
-from recore import BOTH_SIDES, EncoderClaims, Facts, option
+from recore import BOTH_SIDES, Costs, EncoderClaims, Facts, Load, option
+from recore_sasrec.counted import counted
 from recore_sasrec.details import (
     PRESETS,
     Details,
@@ -151,6 +152,10 @@ class Sasrec:
             terms=TERMS,
             item_scale=self.details.scale,
         )
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """Maps and attention of every layer; see `recore_sasrec.counted`."""
+        return counted(self, self.details, facts.width or 0, load)
 
     def problems(self, facts: Facts) -> list[str]:
         """Heads that do not divide the width, details that exclude each other."""

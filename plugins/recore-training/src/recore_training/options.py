@@ -9,7 +9,7 @@ from typing import Any, Literal
 import attrs
 from attrs import frozen
 
-from recore import option
+from recore import Costs, Facts, Load, option
 
 Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
@@ -107,3 +107,15 @@ class Standard:
         validator=_metric,
         help="The validation metric, higher is better, that chooses the epoch and that `patience` waits for.",
     )
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """Adam reads the weight, the gradient and two moments, and writes three of them; the norm reads the
+        gradient once, clipping twice more. With `accumulate` a step is the share of a batch."""
+        share = 1.0 / self.accumulate
+        return Costs(
+            moved=(8 + 2 * (self.clip is not None)) * load.parameters * load.number * share,
+            calls=(12 * load.tensors + 60) * share,
+            state=2.0,
+            large=f"{load.parameters:,.0f} parameters with gradients and moments",
+            instead="a smaller width, or fewer items",
+        )
