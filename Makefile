@@ -4,11 +4,12 @@ BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/*))
 INSTALLED := .venv/installed
 
-.PHONY: run test lint wheels clean help
+.PHONY: run test bench lint wheels clean help
 
 help:
-	@echo "make run     set up .venv, train a recommender on a simulated log, print recommendations"
+	@echo "make run     set up .venv, train on a simulated log in both directions, print recommendations"
 	@echo "make test    set up .venv, run all tests, the linters and the type checker"
+	@echo "make bench   set up .venv, measure time and memory beside a textbook SASRec (needs RECORE_DATA for most of it)"
 	@echo "make lint    only ruff and mypy"
 	@echo "make wheels  build the wheels of the core and of every distribution into wheels/"
 	@echo "make clean   remove .venv, wheels and caches (not runs/)"
@@ -21,11 +22,16 @@ $(INSTALLED): constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml
 	touch $@
 
 run: $(INSTALLED)
-	$(BIN)/recore run recipes/sasrec.yaml
-	$(BIN)/recore recommend runs/sasrec/latest --users =u1,u2,u3 -k 5
+	$(BIN)/recore run recipes/duality.yaml
+	$(BIN)/recore recommend runs/duality/latest --users =u1,u2 -k 5
+	$(BIN)/recore recommend runs/duality/latest --item i12 --audience -k 5
 
 test: $(INSTALLED)
 	bash tests/all.sh $(BIN)
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/all.py --json docs/results/bench.json
+	$(BIN)/python docs/results/render.py
 
 lint: $(INSTALLED)
 	bash tests/lint.sh $(BIN)

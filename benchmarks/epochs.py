@@ -81,12 +81,19 @@ def main() -> None:
         row["validation"] = contender.validate().get("ndcg@10")
         row["validation_seconds"] = time.perf_counter() - begun
     print(f"\nOne epoch, {batches} of {bce.training.batches(0)} batches of 128 histories, taking turns")
-    shown = {**COLUMNS, "times as fast": "faster", "validation s": "validation_seconds", "NDCG@10": "validation"}
+    shown = {
+        **COLUMNS,
+        "times as fast": "faster",
+        "validation s": "validation_seconds",
+        "NDCG@10": "validation",
+    }
     print(table(found["epoch"], shown))
     named = {row["name"]: row for row in found["epoch"]}
     found["bars"] = [
         bar("an epoch with bce: share of the textbook's", named["ml-1m/sasrec-bce"]["times_base"], 1 / 3),
-        bar("an epoch with ce: share of the textbook's with bce", named["ml-1m/sasrec-ce"]["times_base"], 1.0),
+        bar(
+            "an epoch with ce: share of the textbook's with bce", named["ml-1m/sasrec-ce"]["times_base"], 1.0
+        ),
     ]
     if not options.skip_details:
         details(found, options.threads, options.seed, few, batches)

@@ -89,7 +89,9 @@ def measure(name: str, threads: int) -> dict[str, Any]:
     return {
         "case": name,
         "sets": sets,
-        "estimated": {key: guess[key] for key in ("epoch", "peak_memory_mib", "seconds", "memory", "advice", "took")},
+        "estimated": {
+            key: guess[key] for key in ("epoch", "peak_memory_mib", "seconds", "memory", "advice", "took")
+        },
         "measured": real,
         "split": split,
         "ratio": {
@@ -116,7 +118,9 @@ def split(name: str, threads: int) -> dict[str, float]:
     made = trial(prepared)
     training: Any = made.training
     model: Any = made.model
-    assert prepared.trainer is not None and made.validation is not None and made.scorer is not None
+    assert prepared.trainer is not None
+    assert made.validation is not None
+    assert made.scorer is not None
     spent: Counter[str] = Counter()
     clock = time.perf_counter
     marks: dict[str, float] = {}

@@ -59,9 +59,7 @@ class Built:
         """The recipe's own trainer, one optimiser step a turn."""
         assert self.fit.trainer is not None
         reports = self.fit.trainer.steps(self.training)
-        scorer = SequentialScorer(
-            self.model, self.fit.tokenizer, self.training.objective, self.fit.columns
-        )
+        scorer = SequentialScorer(self.model, self.fit.tokenizer, self.training.objective, self.fit.columns)
         return Contender(
             name, self.training.batches(0), lambda: next(reports), lambda: self.fit.validate(scorer)
         )
@@ -89,8 +87,8 @@ def recipe(name: str, overlay: Mapping[str, Any] | None = None) -> Recipe:
 
 
 def cells(name: str) -> dict[str, Recipe]:
-    """The cells of a shipped recipe's matrix, by their label."""
-    return {cell.cell: cell for cell in load_cells(RECIPES / f"{name}.yaml")}
+    """The cells of a shipped recipe with one axis, by their label."""
+    return {cell.cell.split("=")[-1]: cell for cell in load_cells(RECIPES / f"{name}.yaml")}
 
 
 def textbook(built: Built, name: str, lean: bool, batches: int) -> Contender:
@@ -103,9 +101,7 @@ def textbook(built: Built, name: str, lean: bool, batches: int) -> Contender:
     items, length = built.fit.tokenizer.items, built.model.history
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Textbook(
-            items, embedder.width, length, encoder.layers, encoder.heads, encoder.dropout, lean
-        )
+        model = Textbook(items, embedder.width, length, encoder.layers, encoder.heads, encoder.dropout, lean)
     assert built.fit.recipe.trainer is not None
     optimiser = model.optimiser(built.fit.recipe.trainer.options.learning_rate)
     made = iter([rectangles(built, number, length) for number in range(batches)])
@@ -121,7 +117,8 @@ def rectangles(built: Built, number: int, length: int) -> tuple[Tensor, Tensor, 
     """Batch `number` of the recipe's first epoch as the textbook wants it: `tokens, positive, negative (B, L)`."""
     [batch] = built.training.draw(0, number)
     view, targets = batch.views["user"], batch.targets
-    assert targets is not None and len(targets) == view.events
+    assert targets is not None
+    assert len(targets) == view.events  # every row predicts: the rectangles are those of the rows
     sampler = built.training.losses[0].sampler
     assert sampler is not None
     random = generator(0, "benchmark", number)
@@ -204,7 +201,10 @@ def bar(name: str, value: float, bound: float) -> dict[str, Any]:
 
 def table(found: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
     """Aligned text; numbers with three significant digits."""
-    cells = [[label for label in columns], *([_text(row.get(key)) for key in columns.values()] for row in found)]
+    cells = [
+        list(columns),
+        *([_text(row.get(key)) for key in columns.values()] for row in found),
+    ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
     lines = [
         "  ".join(
@@ -237,7 +237,9 @@ COLUMNS = {
 def arguments(doc: str | None, *, data: str | None) -> argparse.ArgumentParser:
     """The options that every benchmark has. `data`: what it reads below $RECORE_DATA, for the help."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="of torch (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     if data is not None:
@@ -251,7 +253,9 @@ def needs(path: str) -> None:
     """End with status 3 and a word where a data set is not there."""
     folder = os.environ.get("RECORE_DATA")
     if not folder:
-        print(f"needs $RECORE_DATA/{path}, but RECORE_DATA is not set: export RECORE_DATA=/the/folder/of/the/data")
+        print(
+            f"needs $RECORE_DATA/{path}, but RECORE_DATA is not set: export RECORE_DATA=/the/folder/of/the/data"
+        )
     elif not (Path(folder) / path).is_file():
         print(f"needs $RECORE_DATA/{path}, but there is no {Path(folder) / path}")
     else:
@@ -294,5 +298,3 @@ def finish(found: dict[str, Any], file: Path | None) -> None:
         print(f"{words}: {kept['name']}: {kept['value']:.3f}, at most {kept['bound']:.3f}")
     if file is not None:
         file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-

@@ -116,7 +116,9 @@ class Textbook(nn.Module):
         )
 
 
-def train_step(model: Textbook, optimiser: torch.optim.Optimizer, batch: tuple[Tensor, Tensor, Tensor]) -> float:
+def train_step(
+    model: Textbook, optimiser: torch.optim.Optimizer, batch: tuple[Tensor, Tensor, Tensor]
+) -> float:
     """One step on `tokens, positive, negative`, each `(B, L)`. Gives the loss."""
     optimiser.zero_grad()
     loss = model.loss(*batch)

@@ -22,7 +22,7 @@ from recore.errors import DataError, PluginError, Problem, RecipeError, RecoreEr
 from recore.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from recore.api import Recipe, Result, load, open_run, run
+    from recore.api import Recipe, Result, load, open_run, run, update
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,11 +51,12 @@ __all__ = [
     "open_run",
     "option",
     "run",
+    "update",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Recipe", "Result", "load", "open_run", "run"):
+    if name in ("Recipe", "Result", "load", "open_run", "run", "update"):
         from recore import api
 
         return getattr(api, name)

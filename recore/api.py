@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from attrs import define, field
 
 from recore.contracts.scoring import Queries, Query
 from recore.engine import run as engine
+from recore.engine.audiences import NAMES, audience
 from recore.engine.machine import Machine
 from recore.engine.recommend import Limits, as_ids, known_ids, recommend
 from recore.engine.report import Reporter
 from recore.engine.rundir import RunFolder
+from recore.engine.update import Asked
+from recore.engine.update import update as update_run
 from recore.errors import DataError, RecipeError, RunFolderError
 from recore.histories import queries_of
 from recore.recipe import Recipe, load_cells
 
-__all__ = ["Machine", "Recipe", "Result", "load", "open_run", "run"]
+__all__ = ["Machine", "Recipe", "Result", "load", "open_run", "run", "update"]
 
 
 @define
@@ -83,6 +86,29 @@ class Result:
         )
         return with_titles(recommend(scorer, queries, limits, self.opened.seed), self.opened.items)
 
+    def audience(
+        self,
+        items: Sequence[int | str],
+        k: int = 10,
+        *,
+        keep_seen: bool = False,
+        candidates: Sequence[int | str] | None = None,
+        exclude: Sequence[int | str] = (),
+    ) -> pl.DataFrame:
+        """Up to `k` users who are next for each item, after everything that the run's data holds: `query`,
+        `item`, `rank`, `user`, `score`, and `title` where the data has titles. The users of an item are left out
+        unless `keep_seen`. Reads the data again. Raises DataError for a model that ranks no users."""
+        if k < 1:
+            raise DataError(f"k: expected at least 1, got {k}")
+        scorer, queries = audience(self.opened, _series(items).alias("item"))
+        limits = Limits(
+            k,
+            keep_seen,
+            None if candidates is None else known_ids(_series(candidates), scorer.tokenizer, "candidates"),
+            known_ids(_series(exclude), scorer.tokenizer, "exclude"),
+        )
+        return with_titles(recommend(scorer, queries, limits, self.opened.seed, NAMES), self.opened.items)
+
 
 def _series(ids: Sequence[int | str]) -> pl.Series:
     return pl.Series(list(ids), strict=False)
@@ -127,6 +153,29 @@ def run(
     loaded = recipe if isinstance(recipe, Recipe) else load(recipe)
     chosen = loaded.seeds[0] if seed is None else seed
     folder = engine.run(loaded, chosen, machine or Machine(), Path(runs), reporter)
+    return Result(folder.path, folder.json("record.json"))
+
+
+def update(
+    run: Result | Path | str,
+    data: Any = None,
+    *,
+    retire: Sequence[int | str] | None = None,
+    epochs: int | None = None,
+    set: Sequence[str] = (),
+    fit_all: bool = False,
+    overlap: Literal["refuse", "drop", "keep"] = "refuse",
+    fresh_optimiser: bool = False,
+    runs: Path | str = "runs",
+    machine: Machine | None = None,
+    reporter: Reporter | None = None,
+) -> Result:
+    """A new run from a finished one's weights, as `recore update` makes it. `data`: new events, a path or a polars
+    or pandas frame, that the recipe's data set reads as it read its own. Raises RecoreError."""
+    path = run.folder if isinstance(run, Result) else Path(run)
+    gone = None if retire is None else _series(retire)
+    asked = Asked(data, gone, set, epochs, fit_all, overlap, fresh_optimiser)
+    folder = update_run(path, asked, machine or Machine(), Path(runs), reporter)
     return Result(folder.path, folder.json("record.json"))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from attrs import evolve, frozen
@@ -67,15 +67,8 @@ class SequentialModel(nn.Module):
     def forward(self, batch: Batch, view: View, rows: Tensor | None = None) -> Tensor:
         """Hidden states `(T, d)`, or those of `rows (R,)`."""
         x = self.embedder.embed(batch, view)
-        terms: list[tuple[Any, ...]] = [()]
-        for position in self.positions:
-            placed = position.place(x, batch, view)
-            x = placed.inputs
-            count = max(len(terms), len(placed.terms))
-            held = terms if len(terms) == count else terms * count
-            more = list(placed.terms) if len(placed.terms) == count else list(placed.terms) * count
-            terms = [ours + tuple(theirs) for ours, theirs in zip(held, more, strict=True)]
-        placed = Placed(x, terms)
+        placed = folded(self.positions, x, batch, view)
+        x = placed.inputs
         if rows is not None and self.encodes_rows:
             return self.encoder.encode(x, batch, view, placed, rows=rows)
         hidden = self.encoder.encode(x, batch, view, placed)
@@ -105,6 +98,16 @@ class SequentialModel(nn.Module):
         except (OSError, RuntimeError, SafetensorError) as error:
             raise RunFolderError(f"the weights in {folder} cannot be read: {error}") from error
         return SequentialScorer(self, fit.tokenizer, fit.build_objective(), fit.columns)
+
+
+def folded(positions: Sequence[Position], x: Tensor, batch: Batch, view: View) -> Placed:
+    """What positions contribute together: the inputs of one are the `x` of the next, terms are concatenated."""
+    placed = Placed(x)
+    for position in positions:
+        more = position.place(placed.inputs, batch, view)
+        layers = range(max(len(placed.terms), len(more.terms)))
+        placed = Placed(more.inputs, [placed.layer(n) + tuple(more.layer(n)) for n in layers])
+    return placed
 
 
 @frozen

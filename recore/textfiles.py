@@ -74,12 +74,12 @@ def read_bytes(path: Path) -> bytes:
         raise _unreadable(path, error) from error
 
 
-def require(path: Path) -> None:
-    """Raises DataError when there is no such file, naming its nearest neighbour."""
+def require(path: Path, pattern: bool = False) -> None:
+    """Raises DataError when there is no such file, naming its nearest neighbour. `pattern`: whether a pattern could
+    stand there, too."""
     if path.is_dir():
-        raise DataError(
-            Problem(f"{path} is a folder, expected a file", hint=f"for all files in it: {path / '*'}")
-        )
+        hint = f"for all files in it: {path / '*'}" if pattern else ""
+        raise DataError(Problem(f"{path} is a folder, expected a file", hint=hint))
     if not path.exists():
         raise DataError(Problem(f"{path} is not there", hint=_neighbour(path)))
 

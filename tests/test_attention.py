@@ -28,9 +28,11 @@ from recore.attention import (
     Term,
     attend,
     fused,
+    kept,
     parts,
     tiles,
 )
+from recore.attention.plan import plan_of
 from recore.ragged import Layout, View, count_rectangles, offsets_of
 
 TERMS = (
@@ -303,6 +305,47 @@ def test_nothing_added_equals_the_loop(rows: str, causal: bool) -> None:
     for lengths in ((1,), (9, 1, 4, 8, 8, 70), (3, 0, 40)):
         problem = Problem(Case(lengths, rows=rows, causal=causal))
         assert_same(problem.solve(problem.attend), problem.solve(problem.loop), 1e-9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.sampled_from([1, 2, 3, 5, 8, 13, 40]), min_size=1, max_size=6),
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([1, 3, 7, 64]),
+    st.sampled_from([None, 0, 5]),
+    st.sampled_from([None, 0.3]),
+)
+@example([70, 1, 131], 1, 64, None, None)
+@example([70, 1, 131], 2, 64, 3, None)
+@example([3, 5], 1, 64, 64, None)
+def test_kept_weights_equal_the_loop(
+    lengths: list[int], heads: int, tile_rows: int, extra: int | None, scale: float | None
+) -> None:
+    """Whatever the tiles, the heads and the padding on the right (`extra` columns; None: no rectangle)."""
+    problem = Problem(Case(tuple(lengths), heads=heads, scale=scale))
+    want = problem.solve(problem.loop)
+    layout = Layout() if extra is None else Layout("right", max(lengths) + extra, math.nan)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "_ROWS", tile_rows)
+        patch.setattr(kept, "_LEAST", 0)
+        patch.setattr(kept, "_MOST", 10**9)
+        patch.setattr(fused, "_taken", None)  # the other way would fail
+        got = problem.solve(lambda: problem.attend(layout))
+    assert_same(got, want, 1e-9)
+
+
+def test_weights_are_kept_where_they_are_few_for_an_event_and_many_for_a_call() -> None:
+    """Up to four times d numbers for an event, so that memory grows with the events alone."""
+
+    def keeps(lengths: list[int], heads: int = 1) -> bool:
+        view = View({"token": torch.arange(sum(lengths))}, offsets_of(torch.tensor(lengths)))
+        return kept.keeps(plan_of(view, None), torch.empty(sum(lengths), heads, 64 // heads))
+
+    assert keeps([200] * 40)
+    assert not keeps([200] * 40, heads=4)
+    assert not keeps([2_000] * 40)
+    assert not keeps([8] * 40)
+    assert not keeps([])
 
 
 @settings(deadline=None, max_examples=50)

@@ -27,7 +27,9 @@ def pair(first: Path, second: Path, metrics: list[str], records: Path) -> Path:
     """The record of the first run, with `paired`. Raises DataError when the protocols differ."""
     ours, theirs = (read_json(run / "record.json") for run in (first, second))
     protocols = ours["card"]["protocol"], theirs["card"]["protocol"]
-    differ = [key for key in protocols[0] if protocols[0][key] != protocols[1].get(key)]
+    differ = [key for key in protocols[0] if key != "metrics" and protocols[0][key] != protocols[1].get(key)]
+    # A run may measure more than the other; what is compared must mean the same in both.
+    differ += [m for m in metrics if protocols[0]["metrics"].get(m) != protocols[1]["metrics"].get(m)]
     if differ:
         raise DataError(f"{first} and {second} are not comparable: {', '.join(differ)} differ")
     frames = [pl.read_parquet(run / "users-test.parquet") for run in (first, second)]

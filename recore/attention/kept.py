@@ -112,16 +112,16 @@ def _tiles(group: Group) -> list[tuple[int, int]]:
 
 
 def _rectangle(cells: Tensor, group: Group) -> Tensor:
-    """`(b · w, H, e)` → `(b · H, w, e)`: the same memory with one head, a copy with more."""
+    """`(b · w, H, e)` → `(b · H, w, e)`: the same memory where there is one head or one column, else a copy."""
     heads, size = cells.shape[1:]
     return cells.view(len(group), -1, heads, size).transpose(1, 2).reshape(len(group) * heads, -1, size)
 
 
 def _put(cells: Tensor, rectangle: Tensor, group: Group) -> None:
     """What was written to `_rectangle(cells)` to where it came from."""
-    heads, size = cells.shape[1:]
-    if heads > 1:
-        cells.view(len(group), -1, heads, size).copy_(rectangle.view(len(group), heads, -1, size).transpose(1, 2))
+    if rectangle.data_ptr() != cells.data_ptr():
+        whole = rectangle.view(len(group), -1, *rectangle.shape[1:]).transpose(1, 2)
+        cells.view(whole.shape).copy_(whole)
 
 
 def _home(cells: Tensor, plan: Plan, size: int) -> Tensor:

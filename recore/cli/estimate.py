@@ -95,6 +95,13 @@ def show(made: Estimate, measured: Mapping[str, Any] | None, as_json: bool) -> N
     _memory(console, made)
     if measured is not None:
         _beside(console, made, measured)
+    if made.busy > 1.2:
+        _line(
+            console,
+            "busy",
+            f"other processes have the cores: times here are {made.busy:.1f} times those of an idle machine",
+            "yellow",
+        )
     for line in made.advice:
         _line(console, "large", line, "yellow")
     for line in made.notes:
@@ -118,7 +125,7 @@ def _head(console: Console, made: Estimate) -> None:
     _line(
         console,
         "machine",
-        f"{machine['processor']}, {threads}, {machine['device']}, {machine['precision']}, as fast as it is now",
+        f"{machine['processor']}, {threads}, {machine['device']}, {machine['precision']}",
     )
     _line(
         console, "data", f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events"

@@ -166,4 +166,11 @@ def _chosen(made: Made) -> list[tuple[str, str, str]]:
         ("ties", chosen.ties),
         ("clocks", chosen.across),
     )
-    return [(name, str(choice.value), choice.why) for name, choice in named if choice is not None]
+    return [(name, _plainly(choice.value), choice.why) for name, choice in named if choice is not None]
+
+
+def _plainly(value: object) -> str:
+    """A choice as a line shows it: options as `count 16, exclude history`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {option}" for key, option in value.items())
+    return str(value)

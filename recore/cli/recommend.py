@@ -19,7 +19,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "recommend",
         help="what comes next for a history, a user or everybody",
         description="Asks a run what comes next. A user's history is the whole of the log, validation and test "
-        "included. Items of the history are not recommended unless --keep-seen is given.",
+        "included. Items of the history are not recommended unless --keep-seen is given. With --audience the "
+        "question is who is next for an item: users take the place of items, in --candidates and --exclude too.",
     )
     parser.add_argument("folder", type=Path, help="a run's folder; runs/<recipe>/latest is the newest")
     asked = parser.add_mutually_exclusive_group(required=True)
@@ -31,6 +32,20 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     asked.add_argument(
         "--histories", type=Path, metavar="FILE", help="one history a line, item ids separated by commas"
+    )
+    asked.add_argument(
+        "--item",
+        metavar="ITEM",
+        action="append",
+        help="with --audience: an item, by its id or its whole title; may be repeated",
+    )
+    asked.add_argument(
+        "--items",
+        metavar="WHICH",
+        help="with --audience: `all`, or a file with one item id a line, or =i1,i2",
+    )
+    parser.add_argument(
+        "--audience", action="store_true", help="who is next for the items of --item or --items"
     )
     parser.add_argument("-k", type=int, default=10, metavar="N", help="how many (default: 10)")
     parser.add_argument(
@@ -53,15 +68,24 @@ def run(args: argparse.Namespace) -> int:
     """Ask."""
     from recore.api import with_titles
     from recore.cli.common import warn_of_other_code
+    from recore.engine.audiences import NAMES, audience
     from recore.engine.recommend import Limits, known_ids, recommend, stream
     from recore.engine.run import reopen
     from recore.errors import RecoreError
 
     if args.k < 1:
         raise _bad(f"-k: expected at least 1, got {args.k}")
+    if args.audience != (args.item is not None or args.items is not None):
+        raise _bad("--audience goes with --item or --items, and they with it")
     opened = reopen(args.folder)
     warn_of_other_code(opened)
-    tokenizer = opened.scorer.tokenizer
+    scorer, names = opened.scorer, ("user", "item")
+    if args.audience:
+        scorer, queries = audience(opened, _items(args, opened))
+        names = NAMES
+    else:
+        queries = _queries(args, opened)
+    tokenizer = scorer.tokenizer
     candidates = (
         None if args.candidates is None else known_ids(_lines(args.candidates), tokenizer, "--candidates")
     )
@@ -69,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
         Limits().exclude if args.exclude is None else known_ids(_lines(args.exclude), tokenizer, "--exclude")
     )
     limits = Limits(args.k, args.keep_seen, candidates, exclude)
-    queries = _queries(args, opened)
     if args.out is not None:
         about = {
             "run": str(opened.folder.path),
@@ -79,17 +102,32 @@ def run(args: argparse.Namespace) -> int:
             "candidates": None if candidates is None else sorted(candidates.tolist()),
             "exclude": sorted(exclude.tolist()),
         }
-        for path in stream(opened.scorer, queries, limits, args.out, about, opened.seed):
+        for path in stream(scorer, queries, limits, args.out, about, opened.seed, names=names):
             print(path)
         return 0
     if len(queries) > 1_000:
         raise RecoreError(f"{len(queries):,} lists are too many to print; give --out DIR")
-    frame = with_titles(recommend(opened.scorer, queries, limits, opened.seed), opened.items)
+    frame = with_titles(recommend(scorer, queries, limits, opened.seed, names), opened.items)
     if args.json:
         print(frame.write_ndjson(), end="")
     else:
         _print(frame, queries, opened)
     return 0
+
+
+def _items(args: argparse.Namespace, opened: Opened) -> pl.Series | None:
+    """The items asked about, or None for all."""
+    import polars as pl
+
+    from recore.engine.audiences import named
+
+    if args.item is not None:
+        return named(args.item, opened)
+    if args.items == "all":
+        return None
+    if args.items.startswith("="):
+        return pl.Series("item", [entry.strip() for entry in args.items[1:].split(",")], dtype=pl.String)
+    return _lines(Path(args.items)).str.strip_chars()
 
 
 def _queries(args: argparse.Namespace, opened: Opened) -> Queries:
@@ -157,13 +195,19 @@ def _print(frame: pl.DataFrame, queries: Queries, opened: Opened) -> None:
 
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     titles = _titles(opened)
-    names = ["rank", "item", *(["title"] if "title" in frame.columns else []), "score"]
+    listed = "user" if frame.columns[1] == "item" else "item"
+    names = ["rank", listed, *(["title"] if listed == "item" and "title" in frame.columns else []), "score"]
     for number in range(len(queries)):
         history = queries.events["item"][int(queries.offsets[number]) : int(queries.offsets[number + 1])]
-        user = "" if queries.users is None else f"user {queries.users[number]}: "
-        shown = "; ".join(str(titles.get(item, item)) for item in history.tail(5))
+        asks = "" if queries.users is None else queries.users[number]
+        if listed == "user":
+            who = f"item {asks}" + (f", {titles[asks]}" if asks in titles else "") + ": "
+            shown = "; ".join(map(str, history.tail(5)))
+        else:
+            who = f"user {asks}: " if queries.users is not None else ""
+            shown = "; ".join(str(titles.get(item, item)) for item in history.tail(5))
         more = f"… ({len(history)} events) " if len(history) > 5 else ""
-        console.print(f"{user}after {more}{shown or 'nothing'}", style="bold", markup=False)
+        console.print(f"{who}after {more}{shown or 'nothing'}", style="bold", markup=False)
         table = Table(*names, box=None, pad_edge=False)
         for row in frame.filter(frame["query"] == number).iter_rows(named=True):
             cells = [f"{row[name]:.3f}" if name == "score" else str(row[name] or "") for name in names]

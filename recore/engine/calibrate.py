@@ -1,7 +1,9 @@
 """How fast this machine is, in the terms in which parts state their costs: a second or two of timed operations.
 
-Each rate is the median of a few repetitions at the sizes that will be met, in the threads that will be used: a
-machine that is busy now is taken as it is. Legend: `T` events of a batch, `d` width.
+Each rate is the median of a few repetitions at the sizes that will be met, with the threads that will be used, in
+processor time of the main thread, which has its share of all work. `busy` is by how much the clock was slower than
+that: other processes may have the cores, and then times are longer in proportion. Legend: `T` events of a batch,
+`d` width.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from recore.engine.machine import Machine
 from recore.ragged import Layout, View, offsets_of
 
 LARGEST = 8192  # rows, inner and columns of a timed product: larger ones run at the rate of these
-NUMBERS = 2**24  # of the largest operand
+FLOPS = 2**30  # of a timed product
 ENOUGH = 0.02  # seconds of repetitions
 TIMED_EVENTS = 16_384  # of attention
+HELD = 8  # results at a time of element-wise operations: a step holds many, so pages are fresh
+LOOKED = 1.0  # seconds over which `busy` is seen
 
 
 @define
@@ -32,6 +36,8 @@ class Speed:
 
     machine: Machine
     known: dict[Any, float] = field(factory=dict)
+    clock: float = 0.0  # seconds of all repetitions
+    worked: float = 0.0  # those of the processor
 
     @property
     def dtype(self) -> torch.dtype:
@@ -57,13 +63,12 @@ class Speed:
             min(LARGEST, max(1, round(n))) for n in (product.rows, product.inner, product.columns)
         )
         # A short side keeps its length: it decides the rate.
-        while max(rows * inner, inner * columns, rows * columns) > NUMBERS:
+        while 2 * rows * inner * columns > FLOPS:
             rows, inner, columns = (n // 2 if n == max(rows, inner, columns) else n for n in (rows, inner, columns))
 
         def measure() -> float:
             left, right = self._random(rows, inner), self._random(inner, columns)
-            out = left @ right
-            return 2.0 * rows * inner * columns / self._time(lambda: torch.mm(left, right, out=out))
+            return 2.0 * rows * inner * columns / self._time(lambda: left @ right)
 
         return self.once(("product", rows, inner, columns), measure)
 
@@ -74,7 +79,8 @@ class Speed:
 
         def measure() -> float:
             left, right = self._random(count), self._random(count)
-            return float(3.0 * count * number / self._time(lambda: left + right))
+            seconds = self._time(lambda: [left + right for _ in range(HELD)]) / HELD
+            return float(3.0 * count * number / seconds)
 
         return self.once(("bandwidth", count), measure)
 
@@ -161,12 +167,30 @@ class Speed:
 
         return self.once(("plan", hash(tuple(lengths))), lambda: self._time(once))
 
+    @property
+    def busy(self) -> float:
+        """Clock seconds for each second of work, 1 where nobody else wants the cores; seen over a second."""
+
+        def look() -> float:
+            left = self._random(256, 256)
+            while self.clock < LOOKED:
+                self.timed(lambda: left @ left)
+            return max(1.0, self.clock / max(self.worked, 1e-9))
+
+        return self.once("busy", look)
+
     def timed(self, what: Callable[[], object]) -> float:
-        """Seconds of one call, now."""
-        begun = time.perf_counter()
+        """Seconds of one call, now, without those in which others have the core; another device's by the clock."""
+        begun, worked = time.perf_counter(), time.thread_time()
         what()
-        self._wait()
-        return time.perf_counter() - begun
+        if torch.device(self.machine.device).type == "cuda":
+            torch.cuda.synchronize(self.machine.device)
+        seconds, work = time.perf_counter() - begun, time.thread_time() - worked
+        self.clock += seconds
+        if torch.device(self.machine.device).type != "cpu":
+            work = seconds
+        self.worked += work
+        return work
 
     def once(self, key: Any, measure: Callable[[], float]) -> float:
         """What was measured before under this key, or is now."""
@@ -181,10 +205,6 @@ class Speed:
         while len(taken) < 3 or (sum(taken) < ENOUGH and len(taken) < 200):
             taken.append(self.timed(what))
         return max(statistics.median(taken), 1e-9)
-
-    def _wait(self) -> None:
-        if torch.device(self.machine.device).type == "cuda":
-            torch.cuda.synchronize(self.machine.device)
 
     def _random(self, *shape: int) -> Tensor:
         own = torch.Generator().manual_seed(0)

@@ -77,7 +77,8 @@ class Row:
 class Estimate:
     """An estimate. `seconds`: of an epoch, by group; `once`: seconds that a run takes whatever its epochs are;
     `memory`: MiB, the first three always, of the `passing` ones the largest, which is `at_peak`; `evaluating`:
-    seconds of an epoch's evaluation by what they are spent on; `sizes`: what was counted with."""
+    seconds of an epoch's evaluation by what they are spent on, as those of the rows on an idle machine; `busy`:
+    by how much all other seconds are longer because others have the cores; `sizes`: what was counted with."""
 
     passing: ClassVar[tuple[str, ...]] = PASSING
 
@@ -97,7 +98,8 @@ class Estimate:
     evaluating: Mapping[str, float]
     advice: Sequence[str]
     notes: Sequence[str]
-    took: float = 0.0
+    busy: float
+    took: float
 
     @property
     def epoch(self) -> float:
@@ -155,6 +157,7 @@ def estimate(recipe: Recipe, seed: int, machine: Machine) -> Estimate:
     begun = time.perf_counter()
     reset_peak_memory()
     _warm(machine)
+    start = min(10.0, time.process_time())  # of interpreter, torch and plugins: a run starts alike
     base = resident_mib()
     started = time.perf_counter()
     prepared = prepare(recipe, seed, machine)
@@ -165,7 +168,10 @@ def estimate(recipe: Recipe, seed: int, machine: Machine) -> Estimate:
     held = resident_mib()
     sheet = _Sheet(prepared, made, Speed(machine))
     seconds, once = sheet.times()
-    once = {"start": _starting(), "reading": reading, **once}
+    busy = sheet.speed.busy
+    seconds = {name: value * busy for name, value in seconds.items()}
+    once = {name: value * busy for name, value in {"start": start, **once}.items()}
+    once["reading"] = reading
     memory, at_peak = sheet.memory(base, held, reading_peak)
     advice = sheet.advice(seconds, memory, at_peak)
     return Estimate(
@@ -185,6 +191,7 @@ def estimate(recipe: Recipe, seed: int, machine: Machine) -> Estimate:
         sheet.evaluating,
         advice,
         sheet.notes,
+        busy,
         time.perf_counter() - begun,
     )
 
@@ -196,11 +203,6 @@ def _warm(machine: Machine) -> None:
     optimiser = torch.optim.Adam([weight])
     torch.autograd.backward((weight @ weight).sum())
     optimiser.step()
-
-
-def _starting() -> float:
-    """Processor seconds that this process took to start: interpreter, torch, plugins; at most ten."""
-    return min(10.0, time.process_time())
 
 
 def _fits(prepared: Prepared) -> None:
@@ -597,7 +599,7 @@ class _Sheet:
                 of = max(self.asked.values(), key=lambda one: one.queries * one.items)
                 found.append(
                     f"{share:.0%} of the time of an epoch is evaluation, {of.queries:,} questions against "
-                    f"{of.items:,} candidates: a cheaper encoder or loss saves little; validate on fewer targets"
+                    f"{of.items:,} candidates: a cheaper encoder or loss saves little"
                 )
             elif row is not None and row.total:
                 remedy = f": {row.instead}" if row.instead else ""

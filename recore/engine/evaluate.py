@@ -73,7 +73,9 @@ class Examination:
         self.audience = audience
         queries = queries_from(interactions, holdout.start, holdout.stop, holdout.target)
         assert queries.users is not None
-        self._asks(queries, queries.users, interactions.events[holdout.target], tokenizer, part, seed, trained)
+        self._asks(
+            queries, queries.users, interactions.events[holdout.target], tokenizer, part, seed, trained
+        )
 
     def _asks(
         self,
@@ -105,10 +107,14 @@ class Examination:
         """Score all queries in blocks and let every evaluator see each block."""
         by_view = {view: [e for e in evaluators if e.wants.view == view] for view in ("user", "item")}
         if by_view["user"]:
-            self.hear(scorer, by_view["user"], Evaluation(self.items, len(self.queries), self.seed, self.part))
+            self.hear(
+                scorer, by_view["user"], Evaluation(self.items, len(self.queries), self.seed, self.part)
+            )
         if by_view["item"]:
             if self.audience is None or not isinstance(scorer, Dual):
-                raise RecoreError("an evaluator asks for the next user of items, but the model ranks no users")
+                raise RecoreError(
+                    "an evaluator asks for the next user of items, but the model ranks no users"
+                )
             self.audience.hear_both(scorer, by_view["item"])
         return _finish(evaluators)
 
@@ -188,9 +194,7 @@ class Audience(Examination):
             swapped = targets.rename({"user": "item", "item": "user"})
             queries = audience_queries(self.log, targets["item"], targets.get_column("time", default=None))
             self._asks(queries, targets["user"], swapped, self._tokenizer, part, seed, trained)
-        about = Evaluation(
-            self.items, len(self.queries), self.seed, self.part, self.known, self._tokenizer
-        )
+        about = Evaluation(self.items, len(self.queries), self.seed, self.part, self.known, self._tokenizer)
         self.hear(answering, evaluators, about)
 
 
@@ -202,12 +206,12 @@ def audience_queries(log: Interactions, items: pl.Series, time: pl.Series | None
     known = place >= 0
     start = np.where(known, offsets[:-1][place], 0)
     stop = np.where(known, offsets[1:][place], 0)
-    ordered = time is not None and log.order_across_users
-    if ordered:
+    moments = time.to_numpy() if time is not None and log.order_across_users else None
+    if moments is not None:
         times = Timeline(offsets, log.events["time"].to_numpy())
-        stop = np.where(known, times.stop(np.maximum(place, 0), time.to_numpy()), 0)
+        stop = np.where(known, times.stop(np.maximum(place, 0), moments), 0)
     rows = queries_from(log, start, stop, None)
-    return Queries(rows.events, rows.offsets, items, time.to_numpy() if ordered else None)
+    return Queries(rows.events, rows.offsets, items, moments)
 
 
 def places(known: pl.Series, asked: pl.Series) -> Ids:

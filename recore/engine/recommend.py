@@ -76,10 +76,17 @@ def as_ids(given: pl.Series, tokenizer: Tokenizer) -> pl.Series:
     raise DataError(f"expected item ids, integers or text, got {given.dtype}")
 
 
-def recommend(scorer: Scorer, queries: Queries, limits: Limits, seed: int = 0) -> pl.DataFrame:
+def recommend(
+    scorer: Scorer,
+    queries: Queries,
+    limits: Limits,
+    seed: int = 0,
+    names: tuple[str, str] = ("user", "item"),
+) -> pl.DataFrame:
     """`query`, `user` where known, `rank` from 1, `item`, `score`: up to k rows a query, best first. Fewer
-    where fewer candidates are left; ties are broken by a hash of the item's own id and the seed."""
-    return _Lists.of(scorer, limits, seed).frame(queries)
+    where fewer candidates are left; ties are broken by a hash of the item's own id and the seed. `names` are
+    those of who asks and of what is listed: of an audience scorer the other way round."""
+    return _Lists.of(scorer, limits, seed, names).frame(queries)
 
 
 @frozen(eq=False)
@@ -92,13 +99,14 @@ class _Lists:
     keep_seen: bool
     closed: torch.Tensor | None
     ties: torch.Tensor
+    names: tuple[str, str]
 
     @classmethod
-    def of(cls, scorer: Scorer, limits: Limits, seed: int) -> _Lists:
+    def of(cls, scorer: Scorer, limits: Limits, seed: int, names: tuple[str, str]) -> _Lists:
         """Looked up once, however many queries follow."""
         items = scorer.tokenizer.items
         ties = tie_order(scorer.tokenizer.items_of(np.arange(items)), seed)
-        return cls(scorer, min(limits.k, items), limits.keep_seen, limits.closed(items), ties)
+        return cls(scorer, min(limits.k, items), limits.keep_seen, limits.closed(items), ties, names)
 
     def frame(self, queries: Queries) -> pl.DataFrame:
         """The lists of some queries, by `query` and `rank`."""
@@ -117,12 +125,12 @@ class _Lists:
             {
                 "query": row.numpy(),
                 "rank": (place + 1).numpy(),
-                "item": self.scorer.tokenizer.items_of(top[row, place].numpy()),
+                self.names[1]: self.scorer.tokenizer.items_of(top[row, place].numpy()),
                 "score": values[row, place].numpy(),
             }
         )
         if queries.users is not None:
-            frame = frame.insert_column(1, queries.users.gather(row.numpy()).alias("user"))
+            frame = frame.insert_column(1, queries.users.gather(row.numpy()).alias(self.names[0]))
         return frame
 
     def _seen(self, queries: Queries) -> Ragged:
@@ -143,6 +151,7 @@ def stream(
     about: Mapping[str, Any],
     seed: int = 0,
     wrote: Callable[[int, int], None] | None = None,
+    names: tuple[str, str] = ("user", "item"),
 ) -> Iterator[Path]:
     """Write everybody's lists to `out/part-*.parquet`, going on where an earlier call stopped. `about` says
     what is asked of whom; a folder that holds the answer to another question is refused."""
@@ -151,7 +160,7 @@ def stream(
     digest.update(np.ascontiguousarray(queries.offsets, dtype="<i8").tobytes())
     if queries.users is not None:
         digest_frame(digest, "users", queries.users.alias("user").to_frame())
-    manifest = {**about, "queries": len(queries), "part": USERS_AT_ONCE, "sha256": digest.hexdigest()}
+    manifest = {**about, "of": list(names), "queries": len(queries), "part": USERS_AT_ONCE, "sha256": digest.hexdigest()}
     held = out / "about.json"
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is no folder; name another one")
@@ -162,7 +171,7 @@ def stream(
     elif read_json(held) != manifest:
         raise DataError(f"{out} holds the answer to another question (see {held}); name another folder")
     count = -(-len(queries) // USERS_AT_ONCE)
-    lists = _Lists.of(scorer, limits, seed)
+    lists = _Lists.of(scorer, limits, seed, names)
     for number in range(count):
         path = out / f"part-{number:05d}.parquet"
         if not path.exists():

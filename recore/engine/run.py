@@ -71,8 +71,17 @@ def run(
     prepared = prepare(recipe, seed, machine, terms=terms)
     model = prepared.model()
     folder = publish(root, prepared, [], {"fit_all": fit_all})
+    return begin(prepared, model, folder, reporter)
+
+
+def begin(
+    prepared: Prepared, model: Model, folder: RunFolder, reporter: Reporter, note: str = ""
+) -> RunFolder:
+    """Go on with a folder that was just published; one in which nothing could begin is taken back."""
     with folder.held():
         announce(prepared, model, folder, reporter)
+        if note:
+            reporter.note(note)
         try:
             return go_on(prepared, model, folder, reporter)
         except (Interrupted, StorageError, DivergenceError):
@@ -110,6 +119,7 @@ def resume(path: Path, machine: Machine | None = None, reporter: Reporter | None
     reporter = reporter or Silent()
     folder = RunFolder.open(path)
     if folder.finished:
+        folder.tidy()
         reporter.note(f"{folder.path} is finished already")
         return folder
     reset_peak_memory()

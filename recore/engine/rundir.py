@@ -41,7 +41,8 @@ from recore.errors import Problem, RunFolderError, StorageError
 FORMAT = 2  # of run.json and of checkpoints; another number is refused, never guessed at
 SEAL = "sha256.json"
 PARTIAL = ".partial"
-OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as libraries in Rust end the message of a system's error
+# How libraries in Rust, and those that collect several errors, write the system's own within their messages.
+OS_ERROR = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 _numbers = itertools.count()
 
 
@@ -87,11 +88,11 @@ def unwritable(path: Path, why: str) -> StorageError:
 
 def refusal(error: BaseException) -> str:
     """Why the file system refused, where that is what the error says; else an empty text."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if (found := OS_ERROR.search(str(error))) is not None:
-        return os.strerror(int(found[1]))
-    return str(error) if isinstance(error, SafetensorError) else ""
+        return os.strerror(int(found[1] or found[2]))
+    return str(error) if isinstance(error, OSError | SafetensorError) else ""
 
 
 def _beside(path: Path) -> Path:
@@ -310,6 +311,12 @@ class RunFolder:
             for folder in (self.path, *(self.path / name for name in ("checkpoints", "models"))):
                 sweep(folder)
             yield
+
+    def tidy(self) -> None:
+        """Take away what a process left that was killed after the record was written; nothing, where nothing can
+        be written."""
+        with suppress(RunFolderError), self.held():
+            remove(self.path / "models")
 
     def publish(self, write: Callable[[Path], object]) -> RunFolder:
         """Make the folder with what `write` puts into it, at once, and point `latest` to it. Gives the folder

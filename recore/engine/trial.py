@@ -112,7 +112,7 @@ def trial(prepared: Prepared) -> Trial:
 @define
 class Drawn:
     """What the batches of an epoch hold: `count` of them; `mean` and `largest` sizes by view; `lengths` of the
-    sequences of one of them, and its `layout`; `seconds` to draw one; `first` what the first takes beyond that."""
+    sequences of one of them, and its `layout`; `seconds` of the processor to draw one; `first` what the first takes beyond that."""
 
     count: int
     mean: dict[str, Load] = field(factory=dict)
@@ -126,19 +126,19 @@ class Drawn:
 def drawn(training: Training, number: int) -> Drawn:
     """Draw batches of the first epoch for half a second, evenly spread over it, the first one apart; `number`:
     bytes of a float."""
-    begun = time.perf_counter()
+    begun = time.thread_time()
     count = training.batches(0)
     found = Drawn(count)
     if count < 1:
         return found
     batches = [training.draw(0, 0)]
-    found.first = time.perf_counter() - begun
-    begun = time.perf_counter()
+    found.first = time.thread_time() - begun
+    begun = time.thread_time()
     for place in _spread(count):
         batches.append(training.draw(0, place))
-        if time.perf_counter() - begun > DRAWING:
+        if time.thread_time() - begun > DRAWING:
             break
-    found.seconds = (time.perf_counter() - begun) / (len(batches) - 1)
+    found.seconds = (time.thread_time() - begun) / (len(batches) - 1)
     found.first = max(0.0, found.first - found.seconds)
     sizes = list(training.parameters.values())
     whole = Load(parameters=sum(p.numel() for p in sizes), tensors=len(sizes), number=number)

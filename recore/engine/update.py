@@ -109,7 +109,7 @@ def update(
     after = prepare(grown.recipe, before.seed, machine, terms=terms, raw=grown.log, follow=follow)
     (rows,) = moves
     model, state = carried_on(parent, before, after, rows, asked)
-    about = _about(parent, recipe, before, after, grown, rows, asked)
+    about = _about(parent, recipe, before, after, grown, asked)
     after.card["treatment"]["update"] = {"parent weights": about["weights"], "updates": about["updates"]}
     own = after.model()
     _check_shapes(model, own, after.recipe)
@@ -129,10 +129,7 @@ def update(
     folder = engine.publish(
         root, after, [about["weights"], asked.fit_all], {"update": about, "fit_all": fit_all}, begin
     )
-    with folder.held():
-        engine.announce(after, own, folder, reporter)
-        reporter.note(_in_words(about))
-        return engine.go_on(after, own, folder, reporter)
+    return engine.begin(after, own, folder, reporter, _in_words(about))
 
 
 # ---- reading and checking ------------------------------------------------------------------------------------
@@ -258,10 +255,7 @@ def _beside(raw: Interactions, new: Interactions, asked: Asked) -> tuple[Interac
     counts = {"new": events.height}
     if "time" in events.columns:
         keys = ["user", "item", "time"]
-        there = events.select(keys).join(
-            raw.events.select(keys).unique(), on=keys, how="left", coalesce=False
-        )
-        known = there["user_right"].is_not_null()
+        known = _among(events.select(keys), raw.events.select(keys))
         if known.any() and asked.overlap == "refuse":
             row = events.filter(known).row(0, named=True)
             raise DataError(
@@ -294,6 +288,14 @@ def _beside(raw: Interactions, new: Interactions, asked: Asked) -> tuple[Interac
     return evolve(new, events=events, items=items, users=users), counts
 
 
+def _among(rows: pl.DataFrame, others: pl.DataFrame) -> pl.Series:
+    """Which rows `(n,)` stand among others; times count by value."""
+    if rows.dtypes != others.dtypes:
+        rows, others = (frame.with_columns(pl.col("time").cast(pl.Float64)) for frame in (rows, others))
+    found = rows.with_row_index("row").join(others.unique(), on=rows.columns, how="semi")["row"]
+    return pl.int_range(rows.height, dtype=found.dtype, eager=True).is_in(found.implode())
+
+
 def _equal(new: pl.DataFrame, held: pl.DataFrame | None) -> bool:
     return held is not None and new.equals(held)
 
@@ -315,7 +317,7 @@ def _lines(path: Path) -> pl.Series:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(f"--retire: {path} cannot be read: {why}") from error
-    found = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
     if not found:
         raise DataError(
             Problem(f"--retire: {path} names no item", hint="one id a line, as the data writes them")
@@ -328,7 +330,9 @@ def _to_retire(given: pl.Series | None, tokenizer: Tokenizer, log: Interactions)
     if given is None:
         return log.events["item"].clear()
     ids = as_ids(given, tokenizer)
-    known = (pl.Series(tokenizer.item_ids(ids) >= 0)) | ids.is_in(log.events["item"].unique().implode())
+    # Text that is no id of this data is null, which is known to nobody.
+    known = pl.Series(tokenizer.item_ids(ids) >= 0) | ids.is_in(log.events["item"].unique().implode())
+    known = known.fill_null(False)
     if not known.all():
         unknown = given.filter(~known)
         first = ", ".join(str(item) for item in unknown.head(5))
@@ -347,16 +351,15 @@ def _grown_recipe(
     """The parent's recipe over the grown log. What could not be read leaves its data as they were."""
     tree = {key: _held(value, parent.path / "data") for key, value in recipe.tree.items()}
     if raw is not None and new is not None and len(new):
-        data = tree["data"]
-        grown = data["use"] == APPENDED
-        before = data if grown else {"events": None, "items": None, "users": None}
-        own = new.events.drop("event", strict=False)
+        before: dict[str, pl.DataFrame | None] = {"events": None, "items": None, "users": None}
+        if tree["data"]["use"] == APPENDED:
+            held = {name: getattr(recipe.data.options, name) for name in before}
+            before = {name: None if value is None else read_frame(value) for name, value in held.items()}
+        earlier, own = before["events"], new.events.drop("event", strict=False)
         tree["data"] = {
             "use": APPENDED,
             "base": base_of(tree),
-            "events": own
-            if before["events"] is None
-            else pl.concat([before["events"], own], how="vertical_relaxed"),
+            "events": own if earlier is None else pl.concat([earlier, own], how="vertical_relaxed"),
             "items": merged(before["items"], new.items, "item"),
             "users": merged(before["users"], new.users, "user"),
         }
@@ -472,7 +475,6 @@ def _about(
     before: Prepared,
     after: Prepared,
     grown: Grown,
-    rows: RowMap,
     asked: Asked,
 ) -> dict[str, Any]:
     """The record of the update: its parent, and what changed."""
@@ -481,16 +483,17 @@ def _about(
     assert old is not None
     assert new is not None
     gone: Ids = np.setdiff1d(new.retired, old.retired)
-    fit_all = "all events of it" if told.get("fit_all") else f"its best epoch, {held['best_epoch']}"
+    which = "last epoch, trained on all its events" if told.get("fit_all") else "best epoch"
     return {
         "parent": str(parent.path),
         "parent_seed": told["seed"],
         "weights": engine.digest_of(parent.path / "model"),
-        "weights_of": fit_all,
+        "weights_of": f"its {which}",
+        "epoch": held["best_epoch"],
         "updates": told.get("update", {}).get("updates", 0) + 1,
         "events": dict(grown.counts),
         "items": {
-            "added": int((rows.old < 0).sum()),
+            "added": new.items - old.items,
             "retired": len(gone),
             "asked to be retired, retired before": int(
                 np.isin(old.item_ids(grown.retire), old.retired).sum()

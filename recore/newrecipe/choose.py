@@ -147,7 +147,7 @@ def _epochs(found: Findings) -> tuple[Choice, Choice]:
 def _seen(found: Findings) -> Choice:
     again, of = found.repeated_targets, found.tested
     share = again / of
-    told = f"{again:,} of {of:,} test targets ({share:.0%}) are items that their user had before"
+    told = f"{again:,} of {of:,} test targets ({share:.1%}) are items that their user had before"
     if share >= REPEATS:
         return Choice("none", f"{told}; with `history` none of these could be met")
     if again:

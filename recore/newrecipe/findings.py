@@ -18,6 +18,7 @@ from recore.data import Ids, Interactions
 from recore.errors import DataError, Problem
 from recore.newrecipe.columns import Roles
 from recore.newrecipe.look import Look
+from recore.newrecipe.parts import PARTS
 from recore.recipe import from_tree, make_builder
 
 ENDINGS: Final = {
@@ -80,13 +81,13 @@ class Findings:
 def data_tree(look: Look, roles: Roles, path: str) -> dict[str, Any]:
     """The `data:` of the recipe: which dataset, and what it has to be told."""
     if look.form in ("pairs", "lines") and (roles.user, roles.item) == ("column 1", "column 2"):
-        tree: dict[str, Any] = {"use": "recore-data:sequences", "path": path}
+        tree: dict[str, Any] = {"use": PARTS["sequences"], "path": path}
         return tree if look.form == "pairs" else {**tree, "form": "lines"}
     chosen = {"user": roles.user, "item": roles.item, "time": roles.time, "rating": roles.rating}
     found = {role: name for role, name in chosen.items() if name is not None}
     # Columns without names get those of their roles.
     given = {} if look.header else {name: role for role, name in found.items()}
-    tree = {"use": "recore-data:events", "path": path}
+    tree = {"use": PARTS["events"], "path": path}
     tree |= {role: given.get(name, name) for role, name in found.items()}
     if roles.moments is not None and roles.moments.format is not None:
         tree["time_format"] = roles.moments.format
@@ -116,17 +117,17 @@ def read_findings(look: Look, roles: Roles) -> Findings:
         {
             "recore": 1,
             "data": tree,
-            "split": {"use": "recore-data:leave-last"},
-            "tokenizer": {"use": "recore-tokenizers:items"},
-            "objective": {"use": "recore-objectives:next-item"},
+            "split": {"use": PARTS["split"]},
+            "tokenizer": {"use": PARTS["tokenizer"]},
+            "objective": {"use": PARTS["objective"]},
             "model": {
-                "embedder": {"use": "recore-embeddings:padding-safe"},
-                "encoder": {"use": "recore-sasrec:sasrec"},
+                "embedder": {"use": PARTS["embedder"]},
+                "encoder": {"use": PARTS["encoder"]},
             },
-            "batcher": {"use": "recore-batchers:ragged"},
-            "loss": {"use": "recore-losses:ce"},
-            "trainer": {"use": "recore-training:standard"},
-            "evaluators": [{"use": "recore-evaluation:ranking"}],
+            "batcher": {"use": PARTS["batcher"]},
+            "loss": {"use": PARTS["ce"]},
+            "trainer": {"use": PARTS["trainer"]},
+            "evaluators": [{"use": PARTS["evaluator"]}],
         }
     )
     context = Context(facts=recipe.facts, builder=make_builder(recipe.plugins))

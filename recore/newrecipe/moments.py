@@ -108,9 +108,9 @@ def _written(text: pl.Series) -> Moments | None:
             fits = [(form + clock, _parsed(text, form + clock)) for form in (day_first, month_first)]
             good = [(form, read) for form, read in fits if read is not None]
             if good:
-                form, values = good[0]
-                other = good[1][0] if len(good) > 1 and not (values == good[1][1]).all() else None
-                return Moments("date", values, form, other, dates=not clock)
+                form, first = good[0]
+                other = good[1][0] if len(good) > 1 and not (first == good[1][1]).all() else None
+                return Moments("date", first, form, other, dates=not clock)
         for form in OTHERS:
             values = _parsed(text, form + clock)
             if values is not None:

@@ -11,6 +11,7 @@ from recore.newrecipe.choose import Choice, Choices
 from recore.newrecipe.columns import Roles
 from recore.newrecipe.findings import CORE, Findings, data_tree
 from recore.newrecipe.look import Look
+from recore.newrecipe.parts import PARTS
 
 WIDE: Final = 108
 PLAIN: Final = re.compile(r"[A-Za-z_][\w./+-]*|\d+|\d+\.\d+")
@@ -38,8 +39,8 @@ def recipe_text(
                 f"{found.cold_targets:,} test targets are items that training lacks, which rank last."
             )
         )
-        + "\nsplit: {use: recore-data:leave-last}",
-        "tokenizer: {use: recore-tokenizers:items}\nobjective: {use: recore-objectives:next-item}",
+        + f"\nsplit: {{use: {PARTS['split']}}}",
+        f"tokenizer: {{use: {PARTS['tokenizer']}}}\nobjective: {{use: {PARTS['objective']}}}",
         _model(chosen),
         _learning(chosen),
         _evaluation(chosen),
@@ -73,7 +74,7 @@ def _why(choice: Choice, key: str, indent: str = "  ") -> list[str]:
 
 def _data(look: Look, roles: Roles, found: Findings, chosen: Choices, path: str) -> str:
     tree = data_tree(look, roles, path)
-    if chosen.ties is not None and tree["use"].endswith("events"):
+    if chosen.ties is not None and tree["use"] == PARTS["events"]:
         tree["ties"] = chosen.ties.value
     if chosen.across is not None:
         tree["order_across_users"] = chosen.across.value
@@ -122,14 +123,14 @@ def _transforms(found: Findings) -> str:
             f"not that they liked it. Every event counts here; the first line would keep the {ratings.share:.0%} "
             f"of at least {ratings.high:g}."
         )
-        entries.append(f"{{use: recore-data:rating-at-least, least: {ratings.high:g}}}")
+        entries.append(f"{{use: {PARTS['rating-at-least']}, least: {ratings.high:g}}}")
     if found.runs:
         told.append(
             f"{found.runs:,} events repeat the item directly before them (of all events {found.repeats:.0%} are of an "
             f"item that their user had before; {found.equal:,} events equal another in all that is read). They are "
             "kept: where they say nothing, collapse-repeats keeps the first of each run."
         )
-        entries.append("{use: recore-data:collapse-repeats}")
+        entries.append(f"{{use: {PARTS['collapse-repeats']}}}")
     if found.rare_items or found.rare_users:
         told.append(
             f"{found.rare_users:,} of {found.users:,} users and {found.rare_items:,} of {found.items:,} items have "
@@ -138,7 +139,7 @@ def _transforms(found: Findings) -> str:
         )
         if found.lengths[50] < 3:
             told.append("Histories are very short here, so consider it.")
-        entries.append(f"{{use: recore-data:k-core, users: {CORE}, items: {CORE}}}")
+        entries.append(f"{{use: {PARTS['k-core']}, users: {CORE}, items: {CORE}}}")
     if not entries:
         return ""
     lines = [line for text in told for line in _comment(text)]
@@ -151,10 +152,10 @@ def _model(chosen: Choices) -> str:
         *_why(chosen.history, "history"),
         f"  history: {{last: {chosen.history.value}}}",
         *_why(chosen.width, "width"),
-        f"  embedder: {{use: recore-embeddings:padding-safe, width: {chosen.width.value}}}",
-        "  position: {use: recore-positions:start-absolute}",
+        f"  embedder: {{use: {PARTS['embedder']}, width: {chosen.width.value}}}",
+        f"  position: {{use: {PARTS['position']}}}",
         *_why(chosen.dropout, "dropout"),
-        f"  encoder: {{use: recore-sasrec:sasrec, layers: 2, heads: 1, dropout: {chosen.dropout.value}}}",
+        f"  encoder: {{use: {PARTS['encoder']}, layers: 2, heads: 1, dropout: {chosen.dropout.value}}}",
     ]
     return "\n".join(lines)
 
@@ -162,20 +163,20 @@ def _model(chosen: Choices) -> str:
 def _learning(chosen: Choices) -> str:
     lines = [
         *_why(chosen.users, "users", ""),
-        f"batcher: {{use: recore-batchers:ragged, users: {chosen.users.value}}}",
+        f"batcher: {{use: {PARTS['batcher']}, users: {chosen.users.value}}}",
         *_why(chosen.loss, "loss", ""),
-        f"loss: {{use: recore-losses:{chosen.loss.value}}}",
+        f"loss: {{use: {PARTS[chosen.loss.value]}}}",
     ]
     if chosen.sampler is not None:
         options = ", ".join(f"{key}: {value}" for key, value in chosen.sampler.value.items())
         lines += [
             *_why(chosen.sampler, "sampler", ""),
-            f"sampler: {{use: recore-samplers:uniform, {options}}}",
+            f"sampler: {{use: {PARTS['sampler']}, {options}}}",
         ]
     lines += [
         *_why(chosen.epochs, "epochs", ""),
         "trainer:",
-        "  use: recore-training:standard",
+        f"  use: {PARTS['trainer']}",
         "  learning_rate: 1e-3",
         f"  epochs: {chosen.epochs.value}",
         f"  patience: {chosen.patience.value}  # {chosen.patience.why}",
@@ -188,6 +189,6 @@ def _evaluation(chosen: Choices) -> str:
     lines = [
         *_why(chosen.seen, "seen", ""),
         "evaluators:",
-        f"  - {{use: recore-evaluation:ranking, k: [5, 10, 20], seen: {chosen.seen.value}}}",
+        f"  - {{use: {PARTS['evaluator']}, k: [5, 10, 20], seen: {chosen.seen.value}}}",
     ]
     return "\n".join(lines)

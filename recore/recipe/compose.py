@@ -346,9 +346,13 @@ class _Composer:
         known = list(facts.views) if facts.views is not None else [USER]
         for loss in losses:
             if loss.view not in known:
-                message = f"loss {loss.name!r} learns from the view {loss.view!r}, which the model does not encode"
+                message = (
+                    f"loss {loss.name!r} learns from the view {loss.view!r}, which the model does not encode"
+                )
                 hint = f"it encodes: {', '.join(known)}"
-                self.structurer.problem(Node(None, loss.part.where), joined(loss.part.path, "view"), message, hint)
+                self.structurer.problem(
+                    Node(None, loss.part.where), joined(loss.part.path, "view"), message, hint
+                )
 
     def assign_samplers(self, losses: list[_Loss], default: Any, complete: bool) -> None:
         used = False
@@ -423,7 +427,8 @@ class _Composer:
         return {
             one.name: value
             for one in attrs.fields(Facts)
-            if (value := getattr(facts, one.name)) is not None and one.name not in (*OF_ONE_LOSS, "keys", "learned")
+            if (value := getattr(facts, one.name)) is not None
+            and one.name not in (*OF_ONE_LOSS, "keys", "learned")
         }
 
     def facts_of_loss(self, facts: Facts, loss: _Loss) -> Facts:

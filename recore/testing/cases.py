@@ -34,6 +34,7 @@ OVERLAYS = (  # what the rest of a recipe may say, tried in this order until not
     Facts(exclude="history"),
     Facts(negatives=False),
     Facts(history="all"),
+    Facts(views={"user": Facts(), "item": Facts()}),
 )
 
 

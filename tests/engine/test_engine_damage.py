@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import re
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from recore.errors import StorageError
 SHORT: Mapping[str, Any] = {"batcher": {"users": 16}, "trainer": {"epochs": 2}}
 SETS = ["--set", "batcher.users=16", "--set", "trainer.epochs=2"]
 SEED = 20_240_602
+KEPT = r"\(what was there before is untouched\)"
 REMEDY = "(put it back from a copy, or run anew)"
 
 
@@ -76,7 +75,7 @@ def stopped(held: Path, tmp_path: Path) -> Path:
 # ---- a disk that refuses -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_disk_that_is_full_from_some_call_on(
     number: int, home: Path, ended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +92,7 @@ def test_a_disk_that_is_full_from_some_call_on(
         with Refusing(root, first, number), pytest.raises(StorageError) as caught:
             recore.run(recipe, runs=root)
         assert caught.value.exit_status == 1
-        told = rf"{re.escape(str(root))}\S* cannot be written: {os.strerror(number)} \(what was there before is untouched\)"
+        told = rf"{re.escape(str(root))}\S* cannot be written: {os.strerror(number)} {KEPT}"
         assert re.fullmatch(told, str(caught.value)), (first, str(caught.value))
         if not list(root.glob("*/[0-9]*/run.json")):
             assert [path for path in root.rglob("*") if path.is_file()] == [], first
@@ -120,7 +119,7 @@ RunFolder.publish = publish
 """
 
 
-@pytest.mark.parametrize("size", [0, 700, 4_000, 9_000])
+@pytest.mark.parametrize("size", [700, 9_000])
 def test_a_system_that_refuses_to_write_more(
     size: int, home: Path, ended: Path, tmp_path: Path, forked: Forked
 ) -> None:
@@ -131,9 +130,7 @@ def test_a_system_that_refuses_to_write_more(
     folder = only(tmp_path)
     first, second = err.splitlines()
     assert status == 1, err
-    assert re.fullmatch(
-        rf"{folder}/\S+ cannot be written: File too large \(what was there before is untouched\)", first
-    )
+    assert re.fullmatch(rf"{folder}/\S+ cannot be written: File too large {KEPT}", first)
     assert second.startswith("the run ")
     assert second.endswith(f"; when it can be written again, go on with: recore resume {folder}")
     assert figures(resume(folder).path) == figures(ended)
@@ -141,40 +138,34 @@ def test_a_system_that_refuses_to_write_more(
 
 # ---- folders that are closed to us ---------------------------------------------------------------------------
 
-SOMEBODY = """
-import os
-if os.geteuid() == 0:  # permissions do not bind root
-    import polars, recore.engine.run
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
+BOUND = """
+import ctypes, os
+if os.geteuid() == 0:  # permissions bind root only when it has given up its capabilities
+    header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None).capset(header, none):
+        raise SystemExit("no capset")
 """
 
 
 @pytest.fixture
-def open_place() -> Iterator[Path]:
-    """A folder that everybody can reach, unlike those of pytest."""
-    path = Path(tempfile.mkdtemp(prefix="recore-"))
-    path.chmod(0o755)
-    yield path
-    for folder in [path, *(entry for entry in path.rglob("*") if entry.is_dir())]:
-        folder.chmod(0o755)
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def somebody(home: Path, open_place: Path, forked: Forked) -> Callable[..., tuple[int, str, str]]:
-    """`recore …` as a user whom permissions bind, over data that he can read."""
-    for name in ("tiny.yaml", "log.csv", "titles.csv"):
-        shutil.copy(home / name, open_place)
+def bound(forked: Forked) -> Forked:
+    """`recore …` by someone whom permissions bind."""
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
-        status, out, err = forked(*arguments, before=f"os.chdir({str(open_place)!r})\n{SOMEBODY}")
-        if "ModuleNotFoundError" in err or "PermissionError" in err and "site-packages" in err:
-            pytest.skip("another user cannot read the packages here")
+        status, out, err = forked(*arguments, before=BOUND)
+        if "no capset" in err or ("capset" in err and "AttributeError" in err):
+            pytest.skip("permissions do not bind root here")
         return status, out, err
 
     return run
+
+
+@pytest.fixture
+def reopened(tmp_path: Path) -> Iterator[None]:
+    """What a test closed can be removed in the end."""
+    yield
+    for path in [tmp_path, *tmp_path.rglob("*")]:
+        path.chmod(0o755)
 
 
 def closed(path: Path) -> None:
@@ -186,54 +177,38 @@ def closed(path: Path) -> None:
 UNTOUCHED = "cannot be written: Permission denied (what was there before is untouched)"
 
 
-def test_a_closed_place_for_runs(somebody: Forked, open_place: Path) -> None:
-    (open_place / "runs").mkdir(mode=0o555)
-    status, out, err = somebody("run", "tiny.yaml", "--runs", open_place / "runs", *SETS)
+@pytest.mark.usefixtures("reopened")
+def test_a_closed_place_for_runs(bound: Forked, home: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir(mode=0o555)
+    status, out, err = bound("run", home / "tiny.yaml", "--runs", runs, *SETS)
     assert (status, out) == (1, "")
-    assert err == f"{open_place / 'runs' / 'tiny'} {UNTOUCHED}\n"
-    assert list((open_place / "runs").iterdir()) == []
+    assert err == f"{runs / 'tiny'} {UNTOUCHED}\n"
+    assert list(runs.iterdir()) == []
 
 
+@pytest.mark.usefixtures("reopened")
 def test_a_closed_run_cannot_go_on_but_answers(
-    somebody: Forked, open_place: Path, home: Path, held: Path, ended: Path
+    bound: Forked, stopped: Path, ended: Path, tmp_path: Path
 ) -> None:
     """`resume` says why it cannot; `recommend` and `evaluate` write nothing, so they answer."""
-    for name, run in (("held", held), ("ended", ended)):
-        copy = open_place / "runs" / name
-        shutil.copytree(run, copy)
-        text = (copy / "recipe.yaml").read_text().replace(str(home), str(open_place))
-        (copy / "recipe.yaml").write_text(text)
-        (copy / "sha256.json").unlink()
-        sums = [path for path in copy.rglob("*") if path.parent.name in ("checkpoints", "models", "model")]
-        assert sums
-        kept = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-        begun = [
-            path for path in kept if path.parts[len(copy.parts)] in ("recipe.yaml", "run.json", "card.json")
-        ]
-        lines = {path.relative_to(copy).as_posix(): _sha(kept[path]) for path in begun}
-        (copy / "sha256.json").write_text(json.dumps(lines))
-        closed(copy)
-    status, out, err = somebody("resume", open_place / "runs" / "held")
+    finished = Path(shutil.copytree(ended, tmp_path / "ended")).resolve()
+    closed(stopped)
+    closed(finished)
+    status, out, err = bound("resume", stopped)
     assert (status, out) == (1, "")
-    assert err == f"{open_place / 'runs' / 'held' / '.lock'} {UNTOUCHED}\n"
-    for name in ("held", "ended"):
-        folder = open_place / "runs" / name
+    assert err == f"{stopped / '.lock'} {UNTOUCHED}\n"
+    status, _, err = bound("resume", finished)
+    assert (status, err) == (0, "")
+    for folder in (stopped, finished):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-        status, out, err = somebody("recommend", folder, "--history", "i01, i02", "-k", "2", "--json")
+        status, out, err = bound("recommend", folder, "--history", "i01, i02", "-k", "2", "--json")
         assert (status, err) == (0, "")
         assert len(out.splitlines()) == 2
-        status, out, err = somebody("evaluate", folder, "--json")
-        assert status == 0, err
-        assert err == (
-            "" if name == "ended" else "note: this run is not finished; these are its best weights so far\n"
-        )
+        status, out, err = bound("evaluate", folder, "--json")
+        unfinished = "note: this run is not finished; these are its best weights so far\n"
+        assert (status, err) == (0, unfinished if folder == stopped else "")
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-
-
-def _sha(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
 
 
 # ---- damaged files -------------------------------------------------------------------------------------------
@@ -493,6 +468,8 @@ def test_checksums_can_be_made_anew_by_whoever_means_it(stopped: Path, ended: Pa
 
 # ---- a loss that stops being finite --------------------------------------------------------------------------
 
+LOWER = "(lower trainer.learning_rate, or set trainer.clip)"
+
 
 def test_a_loss_that_is_not_finite_is_told_whole(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -517,7 +494,7 @@ def test_a_loss_that_is_not_finite_is_told_whole(
             patch.setattr(built, "loss", spoils)
             lines = refused(capsys, "run", home / "tiny.yaml", "--runs", root, "--quiet", *SETS)
         assert lines == [
-            f"step {step}: loss 'ce' is inf, expected a finite number (lower trainer.learning_rate, or set trainer.clip)",
+            f"step {step}: loss 'ce' is inf, expected a finite number {LOWER}",
             f"the run {stays}: {only(root)}",
         ]
         resume(only(root))
@@ -540,7 +517,7 @@ def test_a_parameter_that_is_not_finite_is_never_saved(
     monkeypatch.setattr(SequentialTraining, "stepped", spoils)
     lines = refused(capsys, "run", home / "tiny.yaml", "--runs", tmp_path, "--quiet", *SETS)
     assert lines == [
-        "step 3: parameters that are not finite: embedder.weight (lower trainer.learning_rate, or set trainer.clip)",
+        f"step 3: parameters that are not finite: embedder.weight {LOWER}",
         f"the run stays as of its last checkpoint: {only(tmp_path)}",
     ]
     assert [path.name for path in (only(tmp_path) / "checkpoints").iterdir()] == ["000000002"]
@@ -563,9 +540,7 @@ def test_a_trainer_that_reports_a_loss_that_is_not_finite(
     )
     with pytest.raises(DivergenceError) as caught:
         small(SHORT)
-    assert str(caught.value) == (
-        "step 1: loss 'ce' is nan, expected a finite number (lower trainer.learning_rate, or set trainer.clip)"
-    )
+    assert str(caught.value) == f"step 1: loss 'ce' is nan, expected a finite number {LOWER}"
     assert caught.value.exit_status == 2
 
 
@@ -602,7 +577,8 @@ def with_plugin(folder: Path, text: str) -> Path:
         (
             "def build(options, context):",
             "def build(options, context)",
-            "loss 'mine:own' cannot be used: mine is broken: running it raised SyntaxError: expected ':' (mine.py, line 9)",
+            "loss 'mine:own' cannot be used: mine is broken: running it raised SyntaxError: expected ':' "
+            "(mine.py, line 9)",
         ),
         (
             "    yield Component",
@@ -624,14 +600,14 @@ def with_plugin(folder: Path, text: str) -> Path:
         (
             '"this:build"',
             '"this:bild"',
-            "loss 'mine:own': its factory 'this:bild' cannot be imported: AttributeError: module '_recore_loose_mine' has "
-            "no attribute 'bild'",
+            "loss 'mine:own': its factory 'this:bild' cannot be imported: AttributeError: module "
+            "'_recore_loose_mine' has no attribute 'bild'",
         ),
         (
             '"this:build"',
             '"no_such_module:build"',
-            "loss 'mine:own': its factory 'no_such_module:build' cannot be imported: ModuleNotFoundError: No module named "
-            "'no_such_module'",
+            "loss 'mine:own': its factory 'no_such_module:build' cannot be imported: ModuleNotFoundError: No "
+            "module named 'no_such_module'",
         ),
     ],
 )

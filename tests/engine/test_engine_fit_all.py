@@ -156,10 +156,8 @@ def test_another_recipe_is_told_option_by_option(
     whole: Result, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--set", "model.history.last=5", "--set", "trainer.epochs=4"]
-    status, _, told = main(
-        *(capsys, "run", home / "tiny.yaml", *given, "--fit-all", "--epochs-from", whole.folder),
-        *("--runs", tmp_path / "runs"),
-    )
+    given += ["--fit-all", "--epochs-from", str(whole.folder)]
+    status, _, told = main(capsys, "run", home / "tiny.yaml", *given, "--runs", tmp_path / "runs")
     assert status == 2
     head = f"--epochs-from: the recipe is another than that of {whole.folder}: "
     assert told.splitlines() == [f"{head}model.history.last: 6 → 5", f"{head}trainer.epochs: 3 → 4"]

@@ -27,7 +27,7 @@ from recore.errors import RunFolderError
 
 SHORT: Mapping[str, Any] = {"batcher": {"users": 16}, "trainer": {"epochs": 2}}  # two steps an epoch
 SEED = 20_240_601
-KILLS = 3
+KILLS = 2
 
 
 def runs_in(root: Path) -> list[Path]:

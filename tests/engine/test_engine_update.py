@@ -170,9 +170,10 @@ def test_what_the_record_says(whole: Result, child: Path) -> None:
     told = record["update"]
     assert told["parent"] == str(whole.folder)
     assert told["weights"] == whole.opened.weights_digest()
-    assert told["updates"] == 1
+    assert (told["updates"], told["weights_of"]) == (1, "its best epoch")
+    assert told["epoch"] == whole.record["best_epoch"]
     assert told["events"]["new"] == len(more())
-    assert told["items"] | {} == {
+    assert told["items"] == {
         "added": told["items"]["added"],
         "retired": 2,
         "asked to be retired, retired before": 0,
@@ -461,6 +462,31 @@ def test_a_parent_without_a_path_takes_the_logs_own_columns(tmp_path: Path, home
         updated(run.folder, tmp_path / "three", data=tmp_path / "new.csv")
     with pytest.raises(DataError, match="the new events lack creator, propensity, which the log has"):
         updated(run.folder, tmp_path / "four", data=new.select("user", "item", "time"))
+
+
+def test_integer_ids_fractions_and_a_log_appended_by_hand(home: Path, tmp_path: Path) -> None:
+    """Ids of a file are typed as the data types them; times may be whole in one log and not in the other; and a
+    recipe that appends events itself can be updated too."""
+    base = TIMED.with_columns(item=pl.col("item").str.slice(1).cast(pl.Int64))
+    extra = pl.DataFrame({"user": ["u1"], "item": [3], "time": [105]})
+    extra.write_parquet(tmp_path / "extra.parquet")
+    base.write_csv(tmp_path / "base.csv")
+    inner = {"use": "recore-data:events", "path": tmp_path / "base.csv", "time": "time"}
+    data = {"use": "recore:appended", "base": inner, "events": tmp_path / "extra.parquet"}
+    overlay = {"data": data, "trainer": {"epochs": 1}}
+    run = recore.run(recore.load(home / "tiny.yaml", overlay=overlay), runs=tmp_path / "runs")
+    new = pl.DataFrame({"user": ["u1", "u2"], "item": [5, 6], "time": [105.5, 300.25]})
+    with pytest.raises(DataError, match="--retire: 1 of 2 items are not in the data, the first: abc"):
+        updated(run.folder, tmp_path, data=new, retire=["3", "abc"])
+    with pytest.raises(
+        DataError, match="1 of 3 new events are in the log already, the first: user 'u1', item 3"
+    ):
+        updated(run.folder, tmp_path, data=pl.concat([new, extra.cast({"time": pl.Float64})]))
+    result = recore.update(run, new, retire=[3], epochs=1, runs=tmp_path / "runs")
+    assert result.record["update"]["items"]["retired"] == 1
+    log = result.opened.prepared().log.events
+    assert log.filter(pl.col("user") == "u1")["time"].tail(2).to_list() == [105.0, 105.5]
+    assert result.record["counts"]["events appended"] == 3
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------

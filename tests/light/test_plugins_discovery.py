@@ -357,7 +357,7 @@ def test_unknown_names_come_with_the_nearest_and_with_what_is_broken(here: Any, 
         "unknown dataset 'uniform' (tiny-parts:uniform is of the kind sampler)"
     )
     assert told(tiny, "dataset", "tiny-parts:toi") == "unknown dataset 'tiny-parts:toi' (did you mean 'toy'?)"
-    assert told(tiny, "dataset", "recore:toy").startswith("unknown dataset 'recore:toy' (recore ")
+    assert told(tiny, "split", "recore:last").startswith("unknown split 'recore:last' (recore ")
     here.plugin("acme", "1.0", "acme_plugin", "1 / 0")
     plugins = discover()
     assert told(plugins, "position", "acme:relative") == (

@@ -228,6 +228,19 @@ def test_times_of_a_format_of_their_own() -> None:
     assert times.parse(pl.Series("t", ["02/01/1970"]), "%d/%m/%Y").to_list() == [86400]
 
 
+@pytest.mark.parametrize(
+    ("written", "none"),
+    [
+        (["99999999999999999998", "99999999999999999999"], [0, 1]),  # one float for both
+        (["1500000000123456789", "1.5"], [1]),
+        (["9007199254740992", "1.5"], []),
+    ],
+)
+def test_integers_that_a_float_cannot_hold_are_no_floats(written: list[str], none: list[int]) -> None:
+    made = times.parse(pl.Series("time", written))
+    assert made.is_null().arg_true().to_list() == none
+
+
 def test_times_of_other_types() -> None:
     assert times.parse(pl.Series([date(1970, 1, 2)])).to_list() == [86400]
     assert times.parse(pl.Series([1.5, float("inf"), float("nan")])).to_list() == [1.5, None, None]

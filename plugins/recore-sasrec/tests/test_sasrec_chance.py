@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recore_sasrec.affine import Affine, Rule
 from recore_sasrec.block import Block
 from recore_sasrec.details import Place
-from recore_sasrec.dropout import dropped, dropped_sum
+from recore_sasrec.dropout import dropped, dropped_relu, dropped_sum
 from recore_sasrec.encoder import SasrecEncoder, build
 from recore_sasrec.options import Sasrec
 from torch import Tensor
@@ -111,6 +111,26 @@ def test_dropout_is_the_generators_and_its_gradient_is_its_factor() -> None:
     assert torch.equal(grad, torch.where(results[0] == 0, 0.0, 2.0))
     assert torch.equal(dropped(x, 0.0), x)
     assert torch.equal(dropped_sum(base, x, 0.0), base + x)
+
+
+def test_dropout_in_one_pass_is_dropout_in_two() -> None:
+    """Values and gradients of the sum and of the activation, to the last bit."""
+    random = torch.Generator().manual_seed(0)
+    x, base, given = (torch.randn(31, 5, generator=random) for _ in range(3))
+    for rate in (0.0, 0.1, 0.5):
+        for both in (False, True):
+            apart, joined = ([t.clone().requires_grad_() for t in (x, base)] for _ in range(2))
+            with default_generator(7):
+                two = apart[1] + dropped(apart[0], rate) if both else dropped(apart[0].relu(), rate)
+            with default_generator(7):
+                # The activation writes over its argument, so that is a tensor made for it.
+                one = dropped_sum(joined[1], joined[0], rate) if both else dropped_relu(joined[0] * 1, rate)
+            torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
+            torch.autograd.backward([two, one], [given, given])
+            for mine, theirs in zip(joined[: 1 + both], apart, strict=False):
+                assert mine.grad is not None
+                assert theirs.grad is not None
+                assert torch.equal(mine.grad, theirs.grad)
 
 
 def states(options: Sasrec, training: bool, seed: int) -> Tensor:

@@ -178,7 +178,7 @@ def format_of(path: Path) -> Format | None:
 
 
 def _read_file(source: Source, path: Path, wanted: list[str]) -> _Piece:
-    require(path)
+    require(path, pattern=True)
     kind = source.format or (format_of(path) if source.frame is None else "parquet")
     if kind is None:
         raise DataError(
@@ -216,12 +216,13 @@ def _read_file(source: Source, path: Path, wanted: list[str]) -> _Piece:
 def _read_text(source: Source, path: Path, kind: Format, wanted: list[str]) -> _Piece:
     separator = source.separator or TEXT[kind]
     # A tab separated file quotes nothing: a quotation mark in it is a character like any other.
-    quote = '"' if kind == "csv" and len(separator) == 1 else None
+    several = len(separator.encode()) > 1
+    quote = '"' if kind == "csv" and not several else None
     data: Path | io.BytesIO = path
     mark = separator
-    if len(separator) > 1 or source.encoding != "utf-8":
+    if several or source.encoding != "utf-8":
         text = read_text(path, source.encoding, OR_LATIN)
-        if len(separator) > 1:
+        if several:
             mark = "\x1f"  # the unit separator; polars takes a single byte
             if mark in text:
                 raise DataError(f"{path} holds the control character 0x1f, which cannot be read here")

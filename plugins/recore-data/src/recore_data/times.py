@@ -6,6 +6,7 @@ import polars as pl
 
 from recore import DataError
 
+EXACT = 2**53  # up to which floats hold every integer
 # As ISO 8601 has it, once `T` is a space and `Z` is `+00:00`. One column may mix them: a Python `isoformat`
 # leaves out a fraction that is zero.
 _FORMATS = (
@@ -54,7 +55,10 @@ def _integers(column: pl.Series) -> pl.Series:
 
 
 def _floats(column: pl.Series) -> pl.Series:
-    return _finite(column.cast(pl.Float64, strict=False))
+    """Integers that a float cannot hold exactly are none: two of them could become one time."""
+    made = _finite(column.cast(pl.Float64, strict=False))
+    lost = column.str.contains(r"^[+-]?\d+$") & (made.abs() > EXACT)
+    return pl.select(pl.when(~lost).then(made).alias(column.name)).to_series()
 
 
 def _finite(column: pl.Series) -> pl.Series:

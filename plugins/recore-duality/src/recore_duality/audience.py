@@ -55,7 +55,7 @@ class Baseline:
 
     def score(self, state: Tensor, items: Tensor | None = None) -> Tensor:
         """`(B, U)` in float64."""
-        moments, which = state.unique(return_inverse=True)
+        moments, which = torch.unique(state, return_inverse=True)
         rows = [self._values(moment if self._timed else None) for moment in moments.tolist()]
         scores = torch.from_numpy(np.stack(rows).astype(np.float64))[which]
         return scores if items is None else scores[:, items]

@@ -84,7 +84,9 @@ class Set(_Asked):
     ) -> tuple[View, Targets]:
         """Inputs: of each item at most `most` users in drawn order, none of them its target. Targets `(N,)`: one
         for each item of two users or more that may have one, predicted from its last row."""
-        draws = torch.rand(histories.events, generator=generator, dtype=torch.float64).to(histories.offsets.device)
+        draws = torch.rand(histories.events, generator=generator, dtype=torch.float64).to(
+            histories.offsets.device
+        )
         may = histories["item"] >= 0
         if target_from is not None:
             may &= histories.place >= target_from[histories.sequence]

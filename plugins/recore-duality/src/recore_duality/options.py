@@ -53,7 +53,9 @@ class ItemView:
         help="m: at most so many users of an item are read, in training, evaluation and serving alike.",
         validator=_bounded,
     )
-    moments: int = option(16, help="How many moments of the log a training step asks about.", validator=_From(1))
+    moments: int = option(
+        16, help="How many moments of the log a training step asks about.", validator=_From(1)
+    )
     questions: int = option(
         16,
         help="How many consecutive events of the log are asked about at one moment: all are answered from what "
@@ -185,7 +187,8 @@ class Consistency:
     form: Literal["cosine", "contrast"] = option("cosine", help="See above.")
     temperature: float = option(0.1, help="T of `contrast`.", validator=_positive)
     stop: Literal["none", "own", "encoded"] = option(
-        "none", help="Which side is taken as it is, without gradient: the item's `own` vector or the `encoded` one."
+        "none",
+        help="Which side is taken as it is, without gradient: the item's `own` vector or the `encoded` one.",
     )
 
     def claims(self) -> LossClaims:
@@ -268,5 +271,7 @@ class Audience:
         if facts.views is None or "item" not in facts.views:
             return ["ranks users for items, but the model encodes no view `item` (use recore-duality:dual)"]
         if facts.learned is not None and "item" not in facts.learned:
-            return ["ranks users for items, but no loss learns from the view `item` (give one a weight above 0)"]
+            return [
+                "ranks users for items, but no loss learns from the view `item` (give one a weight above 0)"
+            ]
         return []

@@ -14,9 +14,9 @@ from torch import Tensor
 from recore.contracts import Queries, Tokenizer
 from recore.data import Interactions
 from recore.histories import cut_queries, tokenise
-from recore.ragged import View
 from recore.sequential import SequentialScorer, score_table
 from recore_duality.known import Known
+from recore_duality.tower import blocks, users_of
 
 if TYPE_CHECKING:
     from recore_duality.model import DualModel
@@ -36,8 +36,6 @@ class AudienceScorer:
     """Items in the data's own ids → scores of all users. Implements `recore.contracts.Scorer`."""
 
     def __init__(self, scorer: DualScorer, log: Interactions) -> None:
-        from recore_duality.model import users_of
-
         self.model = scorer.model
         self.items = scorer.tokenizer
         self._tokenizer = users_of(self.model.context)
@@ -72,8 +70,6 @@ class AudienceScorer:
         was_training = model.training
         model.eval()
         try:
-            from recore_duality.model import blocks
-
             for block in blocks(view.lengths[full]):
                 index = full[block]
                 part = view.cut(view.offsets[index], view.offsets[index + 1])
@@ -103,7 +99,7 @@ class AudienceScorer:
         tower, dtype = self.model.item, self.states.dtype
         asking, moment = state[:, :-1].to(dtype), state[:, -1]
         scores = asking.new_empty(len(state), self._tokenizer.items)
-        for one in moment.unique().tolist():
+        for one in torch.unique(moment).tolist():
             rows = (moment == one).nonzero().squeeze(-1)
             table = tower.users(self.states, *self._at(int(one)))
             scores[rows] = score_table(asking[rows], table)
@@ -136,5 +132,3 @@ def spread(queries: Queries, most: int) -> Queries:
     of, among = np.repeat(lengths, kept), np.repeat(kept, kept)
     rows = np.repeat(queries.offsets[:-1], kept) + (2 * place + 1) * of // (2 * np.maximum(among, 1))
     return Queries(queries.events[rows], offsets, queries.users, queries.time)
-
-

@@ -6,7 +6,7 @@ Legend: `T` training events, `N` questions of a step, `U` users, `d` width.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,8 +20,12 @@ from recore.histories import seen_items, tokenise
 from recore.ragged import Batch, Ragged, Targets, View, offsets_of
 from recore.rng import generator
 from recore.sequential import Answer, SequentialTraining
+from recore.timeline import Timeline
 from recore_duality.known import Known
-from recore_duality.model import STATE, DualModel, users_of
+from recore_duality.tower import STATE, users_of
+
+if TYPE_CHECKING:
+    from recore_duality.model import DualModel
 
 VIEW = "item"
 
@@ -43,7 +47,9 @@ class DualTraining(SequentialTraining):
         self.log, self.columns = fit.training, fit.columns
         self.items = fit.tokenizer
         transposed = self.log.transposed()
-        view = tokenise(transposed.events, transposed.offsets(), self.users, {"time"} if self._ordered else ())
+        view = tokenise(
+            transposed.events, transposed.offsets(), self.users, {"time"} if self._ordered else ()
+        )
         # Which item each history is: its row in the table of items.
         self.subject = torch.from_numpy(self.items.item_ids(transposed.user_ids()).copy())
         inner = evolve(fit.context, tokenizer=self.users, seen=self._seen(view), interactions=transposed)
@@ -84,8 +90,6 @@ class DualTraining(SequentialTraining):
     def _bounds(self, view: View, time: Any) -> tuple[Tensor, Tensor]:
         """For each place in time the first of its item's last m users before its moment, and the first that is
         not before it: `(T,)` rows of the view."""
-        from recore.timeline import Timeline
-
         questions = self.model.dual.item.questions
         in_order = time[self.in_time.numpy()]
         # Events of one time are asked about at one moment, that of the first of them: their order says nothing.
@@ -124,7 +128,9 @@ class DualTraining(SequentialTraining):
         last m users strictly before it, and the event's own user as the target."""
         start, stop = self.starts[places], self.stops[places]
         offsets = offsets_of(stop - start + 1)
-        rows = torch.arange(int(offsets[-1])) + torch.repeat_interleave(start - offsets[:-1], stop - start + 1)
+        rows = torch.arange(int(offsets[-1])) + torch.repeat_interleave(
+            start - offsets[:-1], stop - start + 1
+        )
         target = self.in_time[places]
         rows[offsets[1:] - 1] = target
         index = self.subject[self.view.sequence[target]]
@@ -139,9 +145,7 @@ class DualTraining(SequentialTraining):
         random = generator(self.seed, "sets", epoch, number)
         event = torch.randint(self.view.events, (item.moments * item.questions,), generator=random)
         drawn = self.view.sequence[event]
-        histories = self.view.cut(
-            self.view.offsets[drawn], self.view.offsets[drawn + 1], self.subject[drawn]
-        )
+        histories = self.view.cut(self.view.offsets[drawn], self.view.offsets[drawn + 1], self.subject[drawn])
         return self._batch(histories, None, epoch, number)
 
     def _batch(self, histories: View, since: Tensor | None, epoch: int, number: int) -> Batch:
@@ -190,7 +194,8 @@ class DualTraining(SequentialTraining):
             yield from super().answers(batch, names)
             return
         view, targets = batch.views[VIEW], batch.targets
-        assert targets is not None and view.index is not None
+        assert targets is not None
+        assert view.index is not None
         losses = [entry for entry in self.losses if entry.view == VIEW and entry.name in names]
         if not losses or not len(targets):
             return
@@ -218,12 +223,15 @@ class DualTraining(SequentialTraining):
         if self.known is None or targets.time is None:
             yield every, self.model.item.users(known, every, every)
             return
-        moments, which = targets.time.unique(return_inverse=True)
+        moments, which = torch.unique(targets.time, return_inverse=True)
         for number, moment in enumerate(moments.tolist()):
             last, age = self.known.rows(moment)
             rows = every[which == number]
-            yield rows, self.model.item.users(
-                known, torch.from_numpy(last).to(known.device), torch.from_numpy(age).to(known.device)
+            yield (
+                rows,
+                self.model.item.users(
+                    known, torch.from_numpy(last).to(known.device), torch.from_numpy(age).to(known.device)
+                ),
             )
 
 

@@ -95,7 +95,7 @@ class Bce:
         return Costs(
             products=products,
             gathered=2 * gathered * width * load.number,
-            moved=(8 * gathered * width + 8 * pairs + 4 * count * width + 5 * items * width) * load.number,
+            moved=(12 * gathered * width + 8 * pairs + 4 * count * width + 5 * items * width) * load.number,
             exponentials=2 * pairs,
             calls=20 * max(1.0, gathered * width / 2**20) + 30,
             kept=gradients * load.number,

@@ -55,7 +55,7 @@ class Uniform:
         searched = (rows + pairs) if self.exclude == "history" else 0.0
         return Costs(
             moved=8.0 * (12 * rows + 16 * draws + 4 * pairs),
-            gathered=64.0 * 20 * searched,  # about 20 places of a sorted table, each in a line of its own
+            gathered=128.0 * 20 * searched,  # about 20 places of a sorted table, each in lines of its own
             drawn=draws,
             calls=50.0,
             brief=8.0 * (6 * rows + 6 * pairs),
