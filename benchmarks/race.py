@@ -154,7 +154,7 @@ class TextbookScorer:
         queries = cut_queries(queries, self.model.length)
         tokens = torch.from_numpy(self.tokenizer.item_ids(queries.events["item"]) + 1)
         rectangle = padded_left(tokens, torch.from_numpy(queries.offsets), self.model.length)
-        return torch.cat([self.model(block)[:, -1] for block in rectangle.split(256)])
+        return torch.cat([self.model(block)[:, -1] for block in torch.split(rectangle, 256)])
 
     @torch.no_grad()
     def score(self, state: Tensor, items: Tensor | None = None) -> Tensor:
@@ -163,7 +163,7 @@ class TextbookScorer:
         return state @ (weight if items is None else weight[items]).T
 
 
-def race(contenders: Sequence[Contender], batches: int) -> dict[str, list[float]]:
+def race(contenders: list[Contender], batches: int) -> dict[str, list[float]]:
     """Seconds of each batch, by contender; they take turns."""
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for number in range(batches):

@@ -30,6 +30,7 @@ from recore.attention import (
     fused,
     kept,
     parts,
+    plan,
     tiles,
 )
 from recore.attention.plan import plan_of
@@ -65,8 +66,15 @@ class Case:
     buckets: int = 3
     tile_rows: int = 64
     tile_logits: int = 2**20
+    call: int = 0
     scale: float | None = None
     seed: int = 0
+
+
+@pytest.fixture(autouse=True)
+def many_rectangles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short histories, of which tests are made, would share one, where a case does not say otherwise."""
+    monkeypatch.setattr(plan, "_CALL", 0)
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +93,7 @@ def tile_size(case: Case) -> Iterator[None]:
         patch.setattr(parts, "TILE_ROWS", case.tile_rows)
         patch.setattr(tiles, "TILE_ROWS", case.tile_rows)
         patch.setattr(tiles, "_LOGITS", case.tile_logits)
+        patch.setattr(plan, "_CALL", case.call)
         yield
 
 
@@ -267,6 +276,7 @@ def cases(draw: st.DrawFn, terms: st.SearchStrategy[list[str]]) -> Case:
         buckets=draw(st.sampled_from([1, 2, 3, 6, 20])),
         tile_rows=draw(st.sampled_from([1, 3, 64])),
         tile_logits=draw(st.sampled_from([1, 60, 2**20])),
+        call=draw(st.sampled_from([0, 0, 30, 2**14])),
         scale=draw(st.sampled_from([None, 0.3])),
         seed=draw(st.integers(0, 99)),
     )

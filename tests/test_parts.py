@@ -161,6 +161,7 @@ PUBLIC = {
     "claims",
     "component",
     "contracts",
+    "costs",
     "data",
     "digest",
     "errors",

@@ -127,9 +127,7 @@ def _head(console: Console, made: Estimate) -> None:
         "machine",
         f"{machine['processor']}, {threads}, {machine['device']}, {machine['precision']}",
     )
-    _line(
-        console, "data", f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events"
-    )
+    _line(console, "data", f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events")
     for view, load in made.sizes["of a batch"].items():
         of = "" if view == "user" else f" of the view {view!r}"
         batches = f"{made.sizes['batches']:,} an epoch, each with " if view == "user" else "each with "

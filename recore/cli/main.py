@@ -1,8 +1,8 @@
 """`recore`: finds the subcommand, runs it, and ends with a status that tells.
 
 0: done. 1: it failed. 2: what was asked for is wrong (a recipe, a plugin, data, an argument).
-130: interrupted. Only the module of the subcommand that is asked for is imported, and torch only by those
-that compute.
+130: interrupted; 143 by SIGTERM, 129 by SIGHUP. Only the module of the subcommand that is asked for is imported,
+and torch only by those that compute.
 """
 
 from __future__ import annotations

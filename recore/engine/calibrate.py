@@ -64,7 +64,9 @@ class Speed:
         )
         # A short side keeps its length: it decides the rate.
         while 2 * rows * inner * columns > FLOPS:
-            rows, inner, columns = (n // 2 if n == max(rows, inner, columns) else n for n in (rows, inner, columns))
+            rows, inner, columns = (
+                n // 2 if n == max(rows, inner, columns) else n for n in (rows, inner, columns)
+            )
 
         def measure() -> float:
             left, right = self._random(rows, inner), self._random(inner, columns)

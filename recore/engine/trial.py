@@ -112,7 +112,8 @@ def trial(prepared: Prepared) -> Trial:
 @define
 class Drawn:
     """What the batches of an epoch hold: `count` of them; `mean` and `largest` sizes by view; `lengths` of the
-    sequences of one of them, and its `layout`; `seconds` of the processor to draw one; `first` what the first takes beyond that."""
+    sequences of one of them, and its `layout`; `seconds` of the processor to draw one; `first` what the first
+    takes beyond that."""
 
     count: int
     mean: dict[str, Load] = field(factory=dict)

@@ -293,7 +293,7 @@ def _among(rows: pl.DataFrame, others: pl.DataFrame) -> pl.Series:
     if rows.dtypes != others.dtypes:
         rows, others = (frame.with_columns(pl.col("time").cast(pl.Float64)) for frame in (rows, others))
     found = rows.with_row_index("row").join(others.unique(), on=rows.columns, how="semi")["row"]
-    return pl.int_range(rows.height, dtype=found.dtype, eager=True).is_in(found.implode())
+    return pl.Series(np.isin(np.arange(rows.height), found.to_numpy()))
 
 
 def _equal(new: pl.DataFrame, held: pl.DataFrame | None) -> bool:

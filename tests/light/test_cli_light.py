@@ -43,6 +43,7 @@ LIGHT = [
     ("schema",),
     ("recipes",),
     ("run", "--help"),
+    ("update", "--help"),
 ]
 PROBE = """
 import sys, time

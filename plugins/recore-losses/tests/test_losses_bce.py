@@ -61,8 +61,9 @@ def formula(hidden: Tensor, targets: Targets, table: Table, negatives: Negatives
 
 @st.composite
 def problems(draw: st.DrawFn) -> Problem:
-    """0 to 8 predictions over 1 to 7 items with 1 to 4 draws, shared or not, kept or not, some retired."""
-    count, items, draws = draw(st.integers(0, 8)), draw(st.integers(1, 7)), draw(st.integers(1, 4))
+    """0 to 8 predictions over 1 to 40 items with 1 to 4 draws, shared or not, kept or not, some retired."""
+    items = draw(st.one_of(st.integers(1, 7), st.integers(8, 40)))  # more pairs than items, and fewer
+    count, draws = draw(st.integers(0, 8)), draw(st.integers(1, 4))
     width, random = draw(st.integers(1, 4)), torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
 
     def normal(*shape: int) -> Tensor:

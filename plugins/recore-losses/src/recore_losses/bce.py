@@ -48,7 +48,10 @@ class _Pairs(torch.autograd.Function):
         block = max(1, BLOCK_NUMBERS // max(1, ids.shape[-1] * (1 if shared else width)))
         total = hidden.new_zeros(())
         to_hidden = torch.empty_like(hidden) if gradients else None
-        to_weight = torch.zeros_like(weight) if gradients else None
+        # Fewer pairs than items: the pairs' gradients are kept, and the table's is made of them when it is asked for.
+        few = gradients and not shared and ids.numel() < len(weight)
+        to_pairs = weight.new_empty(*ids.shape, width) if few else None
+        to_weight = torch.zeros_like(weight) if gradients and not few else None
         to_bias = torch.zeros_like(bias) if gradients and bias is not None else None
         common = weight.index_select(0, ids) if shared else None  # (J, d)
         to_common = torch.zeros_like(common) if common is not None else None
@@ -65,7 +68,7 @@ class _Pairs(torch.autograd.Function):
                 s = s + bias[chosen].view(-1, s.shape[1])
             s = s.mul_(-signs)
             total += (softplus(s) * c).sum()
-            if to_hidden is None or to_weight is None:
+            if to_hidden is None:
                 continue
             g = s.sigmoid_().mul_(c).mul_(-signs)  # (b, J), the derivative by the score
             if common is not None and to_common is not None:
@@ -73,21 +76,33 @@ class _Pairs(torch.autograd.Function):
                 to_common.addmm_(g.T, h)
             else:
                 torch.sum(vectors.mul_(g[..., None]), 1, out=to_hidden[rows])
-                torch.mul(h[:, None], g[..., None], out=vectors)
-                to_weight.index_add_(0, chosen, vectors.view(-1, width))
+                torch.mul(h[:, None], g[..., None], out=vectors if to_pairs is None else to_pairs[rows])
+                if to_weight is not None:
+                    to_weight.index_add_(0, chosen, vectors.view(-1, width))
             if to_bias is not None:
                 to_bias.index_add_(0, chosen, g.sum(0) if shared else g.reshape(-1))
-        if to_hidden is not None and to_weight is not None:
-            if to_common is not None:
-                to_weight.index_add_(0, ids, to_common)
+        if to_weight is not None and to_common is not None:
+            to_weight.index_add_(0, ids, to_common)
+        ctx.few = len(weight) if few else None
+        if few:
+            ctx.save_for_backward(to_hidden, to_pairs, to_bias, ids)
+        elif gradients:
             ctx.save_for_backward(to_hidden, to_weight, to_bias)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients are there already; they are only scaled."""
-        return scaled(ctx, grad, 4)
+        """The gradients are there already; they are only scaled, and those of few pairs brought to their items."""
+        if ctx.few is None:
+            return scaled(ctx, grad, 4)
+        to_hidden, to_pairs, to_bias, ids = ctx.saved_tensors
+        wanted, to_weight = ctx.needs_input_grad, None
+        if wanted[1]:
+            to_weight = to_pairs.new_zeros(ctx.few, to_pairs.shape[-1])
+            to_weight.index_add_(0, ids.flatten(), (to_pairs * grad).flatten(0, 1))
+        to_bias = to_bias * grad if wanted[2] and to_bias is not None else None
+        return to_hidden * grad if wanted[0] else None, to_weight, to_bias, *(None,) * 4
 
 
 class BinaryCrossEntropy(Summed):

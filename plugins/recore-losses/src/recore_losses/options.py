@@ -91,7 +91,11 @@ class Bce:
         products: tuple[Product, ...] = ()
         if load.shared:
             draws = load.negatives
-            products = (Product(count, width, draws), Product(count, draws, width), Product(draws, count, width))
+            products = (
+                Product(count, width, draws),
+                Product(count, draws, width),
+                Product(draws, count, width),
+            )
         return Costs(
             products=products,
             gathered=2 * gathered * width * load.number,
