@@ -87,8 +87,9 @@ class SequentialModel(nn.Module):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / "model.safetensors")
 
-    def resize(self, rows: RowMap) -> dict[str, RowMap]:
-        """Follow the tokenizer. Gives, per parameter that was replaced, how its rows moved."""
+    def resize(self, rows: RowMap, users: RowMap | None = None) -> dict[str, RowMap]:
+        """Follow the tokenizer; `users` are not numbered here. Gives, per parameter that was replaced, how its
+        rows moved."""
         return {f"embedder.{name}": moved for name, moved in self.embedder.resize(rows).items()}
 
     def load(self, folder: Path, fit: Fit) -> SequentialScorer:

@@ -142,7 +142,7 @@ def prepare(
     users: Tokenizer | None = None,
     terms: Terms | None = None,
     raw: Interactions | None = None,
-    follow: Callable[[Interactions, Interactions], Tokenizer] | None = None,
+    follow: Callable[[Interactions, Interactions], tuple[Tokenizer, Tokenizer | None]] | None = None,
 ) -> Prepared:
     """Read the data and check all that only the data can tell. A `tokenizer` that was saved is used as it is,
     and so is that of the `users`, which is there for a model that encodes items by their users. `raw`: the log as
@@ -174,7 +174,10 @@ def prepare(
     training = log.rows(parts.train)
     context = evolve(context, interactions=training)
     if tokenizer is None:
-        tokenizer = context.build(tokenizer_of(recipe)) if follow is None else follow(log, training)
+        if follow is None:
+            tokenizer = context.build(tokenizer_of(recipe))
+        else:
+            tokenizer, users = follow(log, training)
     parts = _count_retired(parts, log, tokenizer)
     if users is None and encodes_items(recipe):
         users = evolve(context, interactions=training.transposed()).build(tokenizer_of(recipe))

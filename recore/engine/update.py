@@ -30,7 +30,7 @@ from recore.engine import checkpoint
 from recore.engine import run as engine
 from recore.engine.drive import TRAINER, Fit
 from recore.engine.machine import Machine, reset_peak_memory
-from recore.engine.prepare import Prepared, Terms, encodes_items, first_context, prepare, read_raw
+from recore.engine.prepare import Prepared, Terms, first_context, prepare, read_raw
 from recore.engine.recommend import as_ids
 from recore.engine.report import Reporter, Silent
 from recore.engine.rundir import SEAL, RunFolder, check_seal, read_json, write_json
@@ -98,18 +98,22 @@ def update(
         reporter.note(f"other code than when the parent began: {text}")
     before, grown = _read(parent, recipe, asked, machine)
     tokenizer = engine.saved_tokenizer(recipe, parent, before.seed, machine)
-    moves: list[RowMap] = []
+    users = engine.saved_users(recipe, parent, before.seed, machine)
+    moves: list[tuple[RowMap, RowMap | None]] = []
 
-    def follow(log: Interactions, training: Interactions) -> Tokenizer:
-        moves.append(followed(tokenizer, grown.log, training, grown.retire))
-        return tokenizer
+    def follow(log: Interactions, training: Interactions) -> tuple[Tokenizer, Tokenizer | None]:
+        rows = followed(tokenizer, grown.log, training, grown.retire)
+        moves.append((rows, None if users is None else joined_by(users, training.events["user"])))
+        return tokenizer, users
 
     known = before.log.events["event"].gather(before.parts.train).to_numpy()
     terms = Terms(asked.fit_all, asked.epochs if asked.fit_all else None, trained=known)
     after = prepare(grown.recipe, before.seed, machine, terms=terms, raw=grown.log, follow=follow)
-    (rows,) = moves
-    model, state = carried_on(parent, before, after, rows, asked)
+    ((rows, of_users),) = moves
+    model, state = carried_on(parent, before, after, rows, of_users, asked)
     about = _about(parent, recipe, before, after, grown, asked)
+    if of_users is not None:
+        about["users"] = {"added": int((of_users.old < 0).sum())}
     after.card["treatment"]["update"] = {"parent weights": about["weights"], "updates": about["updates"]}
     own = after.model()
     _check_shapes(model, own, after.recipe)
@@ -204,15 +208,6 @@ def _wrong(recipe: Recipe, asked: Asked) -> list[Problem]:
                 f"model {model.component.name!r} is fitted without a trainer, so there are no weights to go on from",
                 model.where,
                 model.path,
-                "run the recipe on the new data",
-            )
-        )
-    if encodes_items(recipe):
-        problems.append(
-            Problem(
-                f"model {recipe.model.component.name!r} numbers users too, which cannot follow yet",
-                recipe.model.where,
-                recipe.model.path,
                 "run the recipe on the new data",
             )
         )
@@ -396,8 +391,19 @@ def followed(tokenizer: Tokenizer, log: Interactions, training: Interactions, re
     return RowMap(rows.old, tokenizer.resize(Changes(removed=leaving.to_list())).retired)
 
 
+def joined_by(tokenizer: Tokenizer, users: pl.Series) -> RowMap:
+    """Rows for the users that have none, in the order of their ids. Users do not retire."""
+    wanted = users.unique().sort()
+    return tokenizer.resize(Changes(added=wanted.filter(pl.Series(tokenizer.item_ids(wanted) < 0)).to_list()))
+
+
 def carried_on(
-    parent: RunFolder, before: Prepared, after: Prepared, rows: RowMap, asked: Asked
+    parent: RunFolder,
+    before: Prepared,
+    after: Prepared,
+    rows: RowMap,
+    of_users: RowMap | None,
+    asked: Asked,
 ) -> tuple[Model, Mapping[str, Any] | None]:
     """The parent's model with its rows moved, and the state of the new run's trainer: the optimiser's, as it was
     with these weights, its rows moved likewise, or None.
@@ -424,7 +430,7 @@ def carried_on(
     if problems:
         raise RecipeError(problems)
     model.load(parent.path / "model", Fit(before.recipe, before.context, before.machine, parent))
-    moved = model.resize(rows)
+    moved = model.resize(rows) if of_users is None else model.resize(rows, of_users)
     if asked.fresh_optimiser:
         return model, None
     if not (parent.path / TRAINER).is_dir():

@@ -33,7 +33,9 @@ class ConsistencyLoss:
         else:
             scores = _unit(encoded) @ _unit(rows).T / self.options.temperature
             if table.retired is not None:
-                scores = scores.masked_fill(table.retired, float("-inf"))
+                # A retired item is nobody else's candidate any more; what its users make of it stays its own.
+                own = scores.gather(1, targets.id[:, None])
+                scores = scores.masked_fill(table.retired, float("-inf")).scatter(1, targets.id[:, None], own)
             each = F.cross_entropy(scores, targets.id, reduction="none")
         total = (each * weight).sum()
         summed = self.weight(targets)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recore import Context
-from recore.contracts import SplitParts, Tokenizer
+from recore.contracts import RowMap, SplitParts, Tokenizer
 from recore.data import Interactions
 from recore.engine.drive import Fit, Stateful
 from recore.histories import tokenise
@@ -81,6 +81,14 @@ class DualModel(SequentialModel):
         scorer = DualScorer(self, fit.tokenizer, training.objective, fit.columns)
         states: dict[str, Stateful] = {"model": self, "duality": training, **training.samplers_by_name()}
         return self.load(fit.drive(training, states, scorer, self), fit)
+
+    def resize(self, rows: RowMap, users: RowMap | None = None) -> dict[str, RowMap]:
+        """Follow both tokenizers."""
+        moved = super().resize(rows)
+        if users is not None:
+            of_users = self.item.embedder.resize(users)
+            moved |= {f"item.embedder.{name}": how for name, how in of_users.items()}
+        return moved
 
     def load(self, folder: Path, fit: Fit) -> DualScorer:
         """Weights from `folder`, and the scorer of them. Raises RunFolderError when they do not fit."""
