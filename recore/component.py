@@ -168,7 +168,8 @@ def _parts_in(value: Any, view: str) -> list[tuple[Part[Any], str]]:
     elif isinstance(value, Mapping):
         inner = list(value.values())
     elif attrs.has(type(value)):
-        view = getattr(type(value), "view", view)
+        own = getattr(type(value), "view", None)
+        view = own if isinstance(own, str) else view  # an option may be named `view`, too
         inner = [getattr(value, attribute.name) for attribute in attrs.fields(type(value))]
     else:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from recore.engine.tally import GROUPS, MIB, Tally
+from recore.engine.tally import COPIES, GROUPS, MIB, Tally
 
 SHARE, LEAST, MOST = 0.25, 128.0, 2048.0  # of memory: from a quarter and 128 MiB, or from 2 GiB
 OF_TIME = 0.5  # from half of an epoch
@@ -54,7 +54,7 @@ def _large(tally: Tally, memory: Mapping[str, float], at_peak: str) -> list[tupl
     """MiB, what it is, and what to change, largest first."""
     found = []
     state = sum(row.always for row in tally.rows) / max(tally.whole.parameters, 1.0)
-    copies = 8 * tally.number if at_peak == "a checkpoint" else 0
+    copies = COPIES * tally.number if at_peak == "a checkpoint" else 0
     brief = max(tally.rows, key=lambda row: row.brief, default=None)
     for row in tally.rows:
         trained = row.parameters * (2 * tally.number + state + copies) / MIB

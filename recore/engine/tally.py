@@ -28,6 +28,9 @@ from recore.ragged import Layout
 from recore.statistics import interval
 
 MIB = 2**20
+COPIES = (
+    5  # numbers for each parameter while a checkpoint is written: the trainer copies two moments, then all is
+)
 GROUPS = ("batches", "encoder", "sampler", "loss", "optimiser", "evaluation")
 PASSING = ("a training step", "an evaluation", "a checkpoint")  # moments of which the largest counts
 OF_KIND = {  # which share of an epoch a part's time belongs to; batches are timed
@@ -390,11 +393,10 @@ class Tally:
         }
         step = sum(row.kept for row in self.rows) + max((row.brief for row in self.rows), default=0.0)
         trains = self.made.training is not None
-        # A checkpoint: copies of the moments by the trainer, of all state, of what is written, of what is read.
         sizes = (
             step / MIB if trains else 0.0,
             sum(self.asking().values()) / MIB,
-            8 * weights if trains else 0.0,
+            COPIES * weights if trains else 0.0,
         )
         passing = dict(zip(PASSING, sizes, strict=True))
         at_peak = max(passing, key=lambda name: passing[name])

@@ -343,9 +343,9 @@ class _Composer:
 
     def check_views(self, losses: list[_Loss], facts: Facts) -> None:
         """A loss learns from a view that the model encodes."""
-        known = list(facts.views) if facts.views is not None else [USER]
+        known = list(facts.views or {})
         for loss in losses:
-            if loss.view not in known:
+            if known and loss.view not in known:
                 message = (
                     f"loss {loss.name!r} learns from the view {loss.view!r}, which the model does not encode"
                 )
@@ -387,7 +387,8 @@ class _Composer:
             Facts(keys=keys, learned=learned), [part for part in parts if id(part) not in elsewhere]
         )
         given = facts.views or {}
-        if others := [view for view in dict.fromkeys((*given, *elsewhere.values())) if view != USER]:
+        others = [view for view in dict.fromkeys((*given, *elsewhere.values())) if view != USER]
+        if any(part.kind == "model" for part in shared):  # of one that cannot be read nobody knows what it encodes
             facts = evolve(facts, views=None)
             views = {USER: facts}
             for view in others:
@@ -455,7 +456,7 @@ class _Composer:
         asking += [(sampler, self.facts_of_sampler(facts, sampler)) for sampler in samplers]
         views = facts.views or {}
         self.structurer.problems += objections(
-            (part, views[elsewhere[id(part)]] if id(part) in elsewhere else told)
+            (part, views.get(elsewhere[id(part)], told) if id(part) in elsewhere else told)
             for top, told in asking
             for elsewhere in (top.views(),)
             for part in (top, *top.parts())

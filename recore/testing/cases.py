@@ -34,7 +34,6 @@ OVERLAYS = (  # what the rest of a recipe may say, tried in this order until not
     Facts(exclude="history"),
     Facts(negatives=False),
     Facts(history="all"),
-    Facts(views={"user": Facts(), "item": Facts()}),
 )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import pytest
 from engine_helpers import Forked, Small, figures
-from moments import Listening, Moments, put_back
+from moments import Listening, Moments, hidden, put_back
 
 import recore
 from recore.engine import checkpoint, drive, rundir
@@ -73,6 +73,8 @@ def test_killed_at_every_call(moments: tuple[Moments, Path], tmp_path: Path) -> 
     found, folder = moments
     expected = figures(folder)
     distinct = found.distinct()
+    opened = [call for call in found.calls if call.startswith("open ") and not hidden(call)]
+    assert {path.rpartition("/")[2] for path in opened} == {".lock"}  # nothing is written where it is read
     assert len(found.calls) > 90
     assert len(distinct) > 25
     for number, copy in distinct:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,3 +135,18 @@ def make(recipe: Path, *overlays: Mapping[str, Any], seed: int = 1, dtype: torch
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=random, dtype=torch.float64) * 0.5)
     return Made(prepared, model.to(dtype).eval())
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """What must be equal to the last bit in two runs that are the same: metrics, epochs, the best weights, and all
+    tensors of the last checkpoint."""
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    kept = ("epoch", "step", "losses", "validation", "best", "stop", "learning_rate")
+    return {
+        **{key: record[key] for key in ("test", "validation", "intervals", "best_epoch", "counts")},
+        "lines": [{key: line[key] for key in kept} for line in lines],
+        "weights": (folder / "model" / "model.safetensors").read_bytes(),
+        "end": max((folder / "checkpoints").iterdir()).joinpath("state.safetensors").read_bytes(),
+        "rows": pl.read_parquet(folder / "users-test.parquet").to_dict(as_series=False),
+    }

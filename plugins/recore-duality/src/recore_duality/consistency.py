@@ -11,6 +11,8 @@ from recore.contracts import LossValue, Negatives, Table
 from recore.ragged import Targets
 from recore_duality.options import Consistency
 
+SHORTEST = 1e-12  # vectors that are not longer have no direction
+
 
 class ConsistencyLoss:
     """Implements `recore.contracts.Loss`; see `recore_duality.options.Consistency` for the formula."""
@@ -43,9 +45,10 @@ class ConsistencyLoss:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Length 1; zero stays zero, and its gradient finite."""
+    """Length 1; zero stays zero, and its gradient finite, as it is not just above zero: the third power of 1/|x|
+    must be a number in float32."""
     squares = x.square().sum(-1, keepdim=True)
-    there = squares > 0
+    there = squares > SHORTEST**2
     return torch.where(there, x * torch.rsqrt(torch.where(there, squares, torch.ones_like(squares))), x)
 
 

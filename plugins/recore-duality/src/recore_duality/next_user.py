@@ -84,27 +84,34 @@ class Set(_Asked):
     ) -> tuple[View, Targets]:
         """Inputs: of each item at most `most` users in drawn order, none of them its target. Targets `(N,)`: one
         for each item of two users or more that may have one, predicted from its last row."""
-        draws = torch.rand(histories.events, generator=generator, dtype=torch.float64).to(
-            histories.offsets.device
-        )
+        device, sequence = histories.offsets.device, histories.sequence
+
+        def random() -> Tensor:
+            return torch.rand(histories.events, generator=generator, dtype=torch.float64).to(device)
+
         may = histories["item"] >= 0
         if target_from is not None:
-            may &= histories.place >= target_from[histories.sequence]
-        # A random order within each item, in which those that may be a target stand first.
-        draws = torch.where(may, draws, draws + 1)
-        order = torch.argsort(histories.sequence + draws / 2)
+            may &= histories.place >= target_from[sequence]
+        # A random order within each item; the first of those that may be a target is it.
+        draws = random()
+        order = torch.argsort(sequence + torch.where(may, draws, draws + 1) / 2)
         first = histories.offsets[:-1]
         sizes = histories.lengths
-        has = torch.zeros(len(histories), dtype=torch.bool, device=first.device)
-        has[histories.sequence[may]] = True
+        has = torch.zeros(len(histories), dtype=torch.bool, device=device)
+        has[sequence[may]] = True
         has &= sizes > 1
+        if not bool(may.all()):
+            # The others are drawn from all that are left, whether they may be a target or not.
+            key = 1 + random()
+            key[order[first[has]]] = 0
+            order = torch.argsort(sequence + key / 2)
         others = (sizes - 1).clamp(min=0) if self.most is None else (sizes - 1).clamp(min=0, max=self.most)
         others = torch.where(has, others, torch.zeros_like(others))
         offsets = offsets_of(others)
         chosen = torch.repeat_interleave(first + 1 - offsets[:-1], others) + torch.arange(
-            int(offsets[-1]), device=first.device
+            int(offsets[-1]), device=device
         )
         inputs = histories.take(order[chosen], offsets, histories.index)
         target = order[first[has]]
-        weight = torch.ones(len(target), device=first.device)
+        weight = torch.ones(len(target), device=device)
         return inputs, Targets(offsets[1:][has] - 1, histories["item"][target], weight, VIEW)

@@ -181,7 +181,7 @@ class Consistency:
 
     summed over the items of a batch, each weighted as its target. `cosine` asks for one direction and says
     nothing about other items; `contrast` asks that the item be told apart by its users (van den Oord et al.
-    2018, equation 4, with all items as the other candidates). Vectors of length zero have cosine 0.
+    2018, equation 4, with all items as the other candidates). Vectors no longer than 1e-12 have cosine 0.
     """
 
     form: Literal["cosine", "contrast"] = option("cosine", help="See above.")
@@ -219,7 +219,7 @@ class Duality(Standard):
     turns: list[list[str]] | None = option(
         None,
         validator=_turns,
-        help="Groups of names of losses; step t drives group t mod n. ~: all in every step.",
+        help="Groups of names of losses; step t, from 0, drives group t mod n. ~: all in every step.",
     )
     from_epoch: dict[str, int] = option(
         factory=dict, validator=_starts, help="Name of a loss → the first epoch, from 1, that drives it."
@@ -227,7 +227,7 @@ class Duality(Standard):
 
     def problems(self, facts: Facts) -> list[str]:
         """It is for two views."""
-        if facts.views is None or set(facts.views) <= {"user"}:
+        if facts.views is not None and set(facts.views) <= {"user"}:
             return [
                 "drives losses on two views, but the model encodes only the view `user` (use a model such as "
                 "recore-duality:dual, or the trainer recore-training:standard)"
@@ -266,9 +266,7 @@ class Audience:
 
     def problems(self, facts: Facts) -> list[str]:
         """Users can only be ranked by a model that encodes items by their users and learned to."""
-        if facts.keys is None:
-            return []
-        if facts.views is None or "item" not in facts.views:
+        if facts.views is not None and "item" not in facts.views:
             return ["ranks users for items, but the model encodes no view `item` (use recore-duality:dual)"]
         if facts.learned is not None and "item" not in facts.learned:
             return [

@@ -37,14 +37,14 @@ class AudienceScorer:
 
     def __init__(self, scorer: DualScorer, log: Interactions) -> None:
         self.model = scorer.model
-        self.items = scorer.tokenizer
+        self.items, self.columns = scorer.tokenizer, scorer.columns
         self._tokenizer = users_of(self.model.context)
         self.known: Known | None = None
         width = self.model.item.width
         self.states = self.model.embedder.table().weight.new_zeros(1, width)
         if self.model.item.ordered:
             self.known = Known(log, self._tokenizer)
-            self.states = self.model.states(log, self.items, scorer.columns)
+            self.states = self.model.states(log, self.items, self.columns)
             self._rows_of_events = _by_event(log)
             self._before = torch.from_numpy(self.known.before(log))
 
@@ -63,7 +63,7 @@ class AudienceScorer:
         own = model.own(torch.from_numpy(known.copy()).to(self.states.device))
         encoded = own.new_zeros(len(queries), tower.width)
         cut = cut_queries(queries, tower.history) if tower.ordered else spread(queries, tower.history)
-        view = tokenise(cut.events, cut.offsets, self._tokenizer)
+        view = tokenise(cut.events, cut.offsets, self._tokenizer, self.columns)
         if tower.ordered:
             view = view.with_columns(state=self._states(view["event"]))
         full = (view.lengths > 0).nonzero().squeeze(-1)

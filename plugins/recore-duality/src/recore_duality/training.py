@@ -47,9 +47,8 @@ class DualTraining(SequentialTraining):
         self.log, self.columns = fit.training, fit.columns
         self.items = fit.tokenizer
         transposed = self.log.transposed()
-        view = tokenise(
-            transposed.events, transposed.offsets(), self.users, {"time"} if self._ordered else ()
-        )
+        columns = self.columns | {"time"} if self._ordered else self.columns
+        view = tokenise(transposed.events, transposed.offsets(), self.users, columns)
         # Which item each history is: its row in the table of items.
         self.subject = torch.from_numpy(self.items.item_ids(transposed.user_ids()).copy())
         inner = evolve(fit.context, tokenizer=self.users, seen=self._seen(view), interactions=transposed)
