@@ -32,6 +32,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
+    parser.add_argument("--batches", help="of an epoch, in those that train (default: whole epochs)")
     parser.add_argument("--few", action="store_true", help="a handful of batches, to see that it runs")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
@@ -43,6 +44,8 @@ def main() -> int:
             file = Path(folder) / f"{name}.json"
             command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(file)]
             command += ["--threads", str(options.threads)] if options.threads else []
+            if options.batches and name != "memory":
+                command += ["--batches", options.batches]
             status = subprocess.run([*command, *(few if options.few else [])], check=False).returncode
             if status == ABSENT:
                 found[name] = None

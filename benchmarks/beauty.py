@@ -6,8 +6,9 @@
 `ml-1m/sasrec-bce` with the data, the length of the history and the batcher changed, nothing else: `ragged` (the
 recipe's own), `padded` on either side. Under `padded` the encoder computes every cell of the rectangle of 50 columns
 (norms, linear maps, feed-forward net, dropout, attention), as padded codes do; the loss is taken at real targets
-only, so that all three learn alike and to the same numbers. Beside them the textbook, whose embeddings and scores
-are rectangles, too (`textbook.py`). All see the same histories, batch by batch.
+only, so that without dropout, whose masks fall on other cells, all three would have the same gradients. Beside them
+the textbook, whose embeddings and scores are rectangles, too (`textbook.py`). All see the same histories, batch by
+batch.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ class ResizableModel(Protocol):
     """A `Model` whose tables can follow the tokenizer. Its `load` fills the model itself."""
 
     def resize(self, rows: RowMap, users: RowMap | None = None) -> Mapping[str, RowMap]:
-        """Follow the tokenizer's map of tokens, and that of the users where the model numbers them. Gives, per parameter that was replaced (its name as in
-        `Training.parameters`), how its rows moved. All other rows keep their bits."""
+        """Follow the tokenizer's map of tokens, and that of the users where the model numbers them. Gives, per
+        parameter that was replaced (its name as in `Training.parameters`), how its rows moved. All other rows keep
+        their bits."""
         ...
 
 

@@ -23,7 +23,7 @@ from recore.ragged import View, offsets_of
 _ALIKE, _SLACK = 0.8, 2
 # A rectangle more costs, over both passes, as much as so many of its cells: shorter histories join the rectangle of
 # longer ones where less than that is wasted. Batches of a few short histories are then one or two rectangles.
-_CALL = 2**14
+_CALL = 2**12
 
 
 @frozen(eq=False)

@@ -9,6 +9,7 @@ import polars as pl
 from recore.contracts.scoring import Dual, Queries, Scorer
 from recore.data import Interactions
 from recore.engine.evaluate import audience_queries, places
+from recore.engine.recommend import as_ids
 from recore.engine.run import Opened
 from recore.errors import DataError
 
@@ -17,18 +18,17 @@ NAMES = ("item", "user")  # who asks, and what is listed
 
 def audience(opened: Opened, items: pl.Series | None) -> tuple[Scorer, Queries]:
     """What to ask about items, in the data's own ids (None: all of the log), after everything that the log
-    holds. Raises DataError where the run's model ranks no users, and for items that the log does not have."""
+    holds. Raises DataError where the run's model ranks no users, and for what is no item of the log."""
     scorer = opened.scorer
     if not isinstance(scorer, Dual):
         use = opened.recipe.model.name
         raise DataError(
-            f"{opened.folder.path}: its model, {use}, ranks no users (train one that encodes the view `item`, "
-            "such as recore-duality:dual)"
+            f"{opened.folder.path}: its model, {use}, ranks no users (train one that encodes the view `item`)"
         )
     log: Interactions = opened.prepared().log
     transposed = log.transposed()
     known = transposed.user_ids()
-    asked = known if items is None else items.cast(known.dtype, strict=False)
+    asked = known if items is None else as_ids(items, scorer.tokenizer)
     strange = asked.is_null() if items is None else pl.Series(places(known, asked) < 0)
     if items is not None and strange.any():
         first = ", ".join(str(item) for item in items.filter(strange).head(5))

@@ -160,7 +160,8 @@ def stream(
     digest.update(np.ascontiguousarray(queries.offsets, dtype="<i8").tobytes())
     if queries.users is not None:
         digest_frame(digest, "users", queries.users.alias("user").to_frame())
-    manifest = {**about, "of": list(names), "queries": len(queries), "part": USERS_AT_ONCE, "sha256": digest.hexdigest()}
+    asked = {"of": list(names), "queries": len(queries), "part": USERS_AT_ONCE}
+    manifest = {**about, **asked, "sha256": digest.hexdigest()}
     held = out / "about.json"
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is no folder; name another one")

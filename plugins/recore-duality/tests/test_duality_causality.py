@@ -8,6 +8,7 @@ Leaks are planted, and the same comparison must find them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from recore.timeline import Timeline
 
 USERS, ITEMS, TIMES = 5, 6, 8
 ASKED = "asked about"
+NAMES = ("next-item", "next-user", "consistency")
 Row = tuple[int, int, int]  # user, item, time
 Log = tuple[Row, ...]
 Pair = tuple[Log, Log, int]  # one log, another that is the same before the moment, the moment
@@ -113,7 +115,8 @@ def pairs(draw: st.DrawFn) -> Pair:
 
 
 def everything_before(made: Made, log: Log, moment: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """By name: states of users after each event, loss terms of each event, scores and what asks at each time up to `moment`."""
+    """By name: states of users after each event, loss terms of each event, scores and what asks at each time up to
+    `moment`."""
     model, fit = made.model, made.fit
     data = interactions(log)
     one = DualTraining(model, evolve(fit, context=evolve(fit.context, interactions=data)))
@@ -129,9 +132,9 @@ def everything_before(made: Made, log: Log, moment: int) -> Iterator[tuple[str, 
         for name, event, value in loss_terms(one):
             if when[event] < moment:
                 yield f"the loss {name} of event {event}", value
-        for item, asked_at, value in asked(one):
+        for name, asked_at, value in asked(one):
             if asked_at <= moment:
-                yield f"{ASKED} item {item} at {asked_at}", value
+                yield name, value
     answering = DualScorer(model, fit.tokenizer, one.objective, fit.columns).audience(data)
     about = pl.Series("item", list(range(ITEMS)) * (moment + 1), dtype=pl.Int64)
     times = pl.Series("time", np.repeat(np.arange(moment + 1), ITEMS))
@@ -144,39 +147,40 @@ def everything_before(made: Made, log: Log, moment: int) -> Iterator[tuple[str, 
 def loss_terms(one: DualTraining) -> Iterator[tuple[str, int, torch.Tensor]]:
     """Each term of each loss, with the event that is its target."""
     batch = next(iter(super(DualTraining, one).draw(0, 0)))
-    names = [entry.name for entry in one.losses]
-    for answer in one.answers(batch, names):
-        view = batch.views["user"]
+    following = dict(pairwise(one.log.events["event"].to_list()))
+    for answer in one.answers(batch, NAMES):
         # The event behind the row that predicts, in the histories that the batch was cut from.
-        for n, row in enumerate(answer.targets.where.tolist()):
-            event = _next_event(one, int(view["event"][row]))
-            yield "next-item", event, term(answer, n, 0)
-    places = torch.arange(len(one.in_time))
-    for place in places.tolist():
-        asked = one.questions(torch.tensor([place]))
-        event = int(one.view["event"][one.in_time[place]])
-        for answer in one.answers(asked, names):
-            for number, entry in enumerate(answer.losses):
-                for n in range(len(answer.targets)):
-                    yield entry.name, event, term(answer, n, number)
+        rows = batch.views["user"]["event"][answer.targets.where]
+        for n, event in enumerate(rows.tolist()):
+            yield "next-item", following[event], term(answer, n, 0)
+    for answer, events, _ in answers_about_items(one):
+        for number, entry in enumerate(answer.losses):
+            for n, event in enumerate(events):
+                yield entry.name, event, term(answer, n, number)
 
 
-def asked(one: DualTraining) -> Iterator[tuple[int, int, torch.Tensor]]:
+def asked(one: DualTraining) -> Iterator[tuple[str, int, torch.Tensor]]:
     """What asks about an item in training, and the users as they are known then, whoever is the target: the event
     that is asked about, at the moment or after it, must not be in them."""
-    names = [entry.name for entry in one.losses if not entry.agreement]
-    for place in range(len(one.in_time)):
-        batch = one.questions(torch.tensor([place]))
-        for answer in one.answers(batch, names):
-            item = int(one.subject[one.view.sequence[one.in_time[place]]])
-            for n in range(len(answer.targets)):
-                users = answer.table.weight, answer.table.bias[:, None]  # type: ignore[index]
-                yield item, int(one.moments[place]), torch.cat([answer.hidden[n], *(u.reshape(-1) for u in users)])
+    items = one.subject[one.view.sequence[one.in_time]].tolist()
+    for answer, _, places in answers_about_items(one):
+        if answer.losses[0].agreement:
+            continue
+        known = answer.table.weight, answer.table.bias[:, None]  # type: ignore[index]  # users have a recency
+        users = torch.cat([part.reshape(-1) for part in known])
+        for n, place in enumerate(places):
+            moment = int(one.moments[place])
+            yield f"{ASKED} item {items[place]} at {moment}", moment, torch.cat([answer.hidden[n], users])
 
 
-def _next_event(one: DualTraining, event: int) -> int:
-    events = one.log.events["event"].to_list()
-    return int(events[events.index(event) + 1])
+def answers_about_items(one: DualTraining) -> Iterator[tuple[Answer, list[int], list[int]]]:
+    """What the losses of items look at when all events of the log are asked about; of each target the event, and
+    its place in the log in order of time."""
+    batch = one.questions(torch.arange(len(one.in_time)))
+    events = one.view["event"][one.in_time]
+    for answer in one.answers(batch, NAMES):
+        places = batch.views["item"].sequence[answer.targets.where]
+        yield answer, events[places].tolist(), places.tolist()
 
 
 def term(answer: Answer, n: int, number: int) -> torch.Tensor:

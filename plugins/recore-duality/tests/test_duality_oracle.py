@@ -46,6 +46,12 @@ def biased(recipe_file: Path) -> Made:
 
 
 @pytest.fixture(scope="module")
+def dropping(recipe_file: Path) -> Made:
+    """Unknown users and items leave no gap."""
+    return make(recipe_file, {"tokenizer": {"unknown": "drop"}, "model": {"item": {"history": {"last": 2}}}})
+
+
+@pytest.fixture(scope="module")
 def as_sets(recipe_file: Path) -> Made:
     return make(recipe_file, SET, {"model": {"item": {"history": {"last": 30}}}})
 
@@ -96,15 +102,25 @@ class Oracle:
         """The events of an item strictly earlier than a moment. Ties: users by where they first appear in the rows,
         for that is how a log is grouped."""
         first = {u: n for n, (u, _, _) in reversed(list(enumerate(self.rows)))}
-        own = [n for n, (_, i, t) in enumerate(self.rows) if i == item and t < before]
+        own = [n for n, (u, i, t) in enumerate(self.rows) if i == item and t < before and self.kept(u)]
         return sorted(own, key=lambda n: (self.rows[n][2], first[self.rows[n][0]], n))
+
+    def kept(self, user: int) -> bool:
+        """Whether a user's place among those of an item is kept: all but unknown ones, where they are dropped."""
+        users = self.made.prepared.context.users
+        assert users is not None
+        return users.unknown == "keep" or self.user(user) >= 0
 
     def h(self, user: int, before: float) -> Tensor:
         """h_u(τ)."""
         past = self.history(user, before)
+        tokenizer = self.made.prepared.context.tokenizer
+        assert tokenizer is not None
+        if tokenizer.unknown == "drop":
+            past = [n for n in past if self.item(self.rows[n][1]) >= 0]
         if not past:
             return torch.zeros(self.made.model.item.width, dtype=torch.float64)
-        view = self.view([self.rows[n][1] for n in past], self.made.prepared.context.tokenizer, past)
+        view = self.view([self.rows[n][1] for n in past], tokenizer, past)
         view = view.laid_out(self.made.model.layout)
         return self.made.model(Batch({"user": view}), view)[-1]
 
@@ -181,14 +197,14 @@ def answers(made: Made, log: Interactions, asked: Sequence[tuple[int, float]]) -
 # ---- scores ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", ["made", "biased"])
-@given(rows=logs(users=9, items=7), data=st.data())
+@pytest.mark.parametrize("which", ["made", "biased", "dropping"])
+@given(rows=logs(users=10, items=8), data=st.data())
 @SETTINGS
 @torch.no_grad()
 def test_scores_of_all_users_at_any_moment(
     which: str, request: pytest.FixtureRequest, rows: list[Row], data: st.DataObject
 ) -> None:
-    """Also of users and items that the model was not trained on (8, and 6), at moments between and after events."""
+    """Also of users and items that the model was not trained on (from 8, and from 6), at moments between and after events."""
     made: Made = request.getfixturevalue(which)
     log = interactions(rows)
     asked = data.draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=4))

@@ -10,9 +10,10 @@ import attrs
 from attrs import frozen
 from recore_training.options import Standard
 
-from recore import Facts, LossClaims, Part, option
+from recore import Costs, Facts, Load, LossClaims, Part, option
 from recore.builtin import History, Sequential
 from recore.contracts import Embedder, Encoder, Objective, Position
+from recore.costs import linear
 
 Metric = Literal["ndcg", "hr", "mrr"]
 
@@ -114,6 +115,26 @@ class Dual(Sequential):
             history=self.history.last, views={"user": Facts(), "item": Facts(history=self.item.history.last)}
         )
 
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """Beside what its parts cost: a table of all users for each moment, `[p_u; h_u]` and its gradient, what asks,
+        and the states in which users came."""
+        if not load.training or "item" not in (facts.learned or ()):
+            return Costs()
+        asked, width = self.item.moments * self.item.questions, facts.width or 0
+        ordered = facts.order_across_users is not False
+        table = (facts.users or 0) * (2 * width * self.item.moments if ordered else width)
+        rows = asked * self.item.history.last
+        return Costs(
+            products=linear(asked, 2 * width, 2 * width, training=True)
+            + (linear(rows, width, width, training=True) if ordered else ()),
+            moved=(8.0 if ordered else 0.0) * table * load.number,
+            gathered=table * load.number,
+            calls=150.0 * self.item.moments if ordered else 100.0,
+            kept=2.0 * table * load.number,
+            large="tables of all users, one for each moment",
+            instead="fewer `item.moments` of more `item.questions`",
+        )
+
     def problems(self, facts: Facts) -> list[str]:
         """What has to stand beside it, and what a log's order allows."""
         found = [problem.replace("'sequential'", "'dual'") for problem in super().problems(facts)]
@@ -194,6 +215,23 @@ class Consistency:
     def claims(self) -> LossClaims:
         """Takes no negatives; compares a sequence with its own row."""
         return LossClaims(memory="blocks" if self.form == "cosine" else "full", agreement=True)
+
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """Vectors of N items, or with `contrast` products and scores with all items, and their gradients."""
+        width, items, count = facts.width or 0, facts.items or 0, load.predictions
+        vectors = (2 * count + items) * width * load.number
+        if self.form == "cosine":
+            return Costs(gathered=2 * count * width * load.number, moved=12 * vectors, calls=40, kept=vectors)
+        scores = count * items * load.number
+        return Costs(
+            products=linear(count, width, items, training=load.training),
+            moved=12 * vectors + 6 * scores,
+            exponentials=count * items,
+            calls=60,
+            kept=2 * scores + vectors,
+            large=f"N × V scores of `contrast`, {count:,.0f} items against {items:,}",
+            instead="`form: cosine`",
+        )
 
 
 def _turns(instance: object, attribute: Any, value: Sequence[Sequence[str]] | None) -> None:

@@ -62,6 +62,9 @@ class AudienceScorer:
         known = self.items.item_ids(queries.users)
         own = model.own(torch.from_numpy(known.copy()).to(self.states.device))
         encoded = own.new_zeros(len(queries), tower.width)
+        # Unknown users that are dropped make room for others, so they go before histories are cut.
+        if self._tokenizer.unknown == "drop":
+            queries = of_known(queries, self._tokenizer)
         cut = cut_queries(queries, tower.history) if tower.ordered else spread(queries, tower.history)
         view = tokenise(cut.events, cut.offsets, self._tokenizer, self.columns)
         if tower.ordered:
@@ -120,6 +123,15 @@ def _by_event(log: Interactions) -> tuple[Tensor, Tensor]:
     event = torch.from_numpy(log.events["event"].to_numpy().copy())
     ids, rows = event.sort()
     return ids, rows
+
+
+def of_known(queries: Queries, tokenizer: Tokenizer) -> Queries:
+    """The same questions without the events of unknown users."""
+    known = tokenizer.item_ids(queries.events["item"]) >= 0
+    if known.all():
+        return queries
+    before = np.concatenate([[0], np.cumsum(known)]).astype(np.int64)
+    return Queries(queries.events[np.flatnonzero(known)], before[queries.offsets], queries.users, queries.time)
 
 
 def spread(queries: Queries, most: int) -> Queries:
