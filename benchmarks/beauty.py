@@ -69,13 +69,13 @@ def main() -> None:
     ]
     found["beauty"] = rows(race(contenders, batches), "ragged")
     for row, contender in zip(found["beauty"], contenders, strict=True):
-        row["ragged_share"] = 1 / row["times_base"]
+        row["ragged_share"] = 1 / row["times_base_paired"]
         row["validation"] = contender.validate().get("ndcg@10")
     print(f"\nOne epoch, {batches} of {ragged.training.batches(0)} batches of 128 histories, taking turns")
     print(table(found["beauty"], {**COLUMNS, "ragged takes": "ragged_share", "NDCG@10": "validation"}))
     named = {row["name"]: row for row in found["beauty"]}
     fastest = min(
-        (name for name in named if name.startswith("padded")), key=lambda name: float(named[name]["seconds"])
+        (name for name in named if name.startswith("padded")), key=lambda name: float(named[name]["ms"])
     )
     found["bars"] = [
         bar(f"ragged: share of `{fastest}`, the faster padded", named[fastest]["ragged_share"], 1 / 3),

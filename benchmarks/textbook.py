@@ -36,7 +36,8 @@ class PointWise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, L, d)`."""
         hidden = torch.relu(self.inner(self.first(x.transpose(1, 2))))
-        return x + self.outer(self.second(hidden)).transpose(1, 2)
+        added: Tensor = self.outer(self.second(hidden)).transpose(1, 2)
+        return x + added
 
 
 class Block(nn.Module):
@@ -57,7 +58,8 @@ class Block(nn.Module):
             mixed, _ = self.attention(queries, x, x, attn_mask=mask, is_causal=True, need_weights=False)
         else:
             mixed, _ = self.attention(queries, x, x, attn_mask=mask)
-        return self.pointwise(self.forward_norm(queries + mixed))
+        out: Tensor = self.pointwise(self.forward_norm(queries + mixed))
+        return out
 
 
 class Textbook(nn.Module):

@@ -183,7 +183,8 @@ PUBLIC = {
 def test_plugins_use_the_cores_public_names_only() -> None:
     used: dict[str, set[str]] = {}
     for file in (ROOT / "plugins").glob("*/src/**/*.py"):
-        for path in re.findall(r"^\s*(?:from|import) recore\.([\w.]+)", file.read_text("utf-8"), re.MULTILINE):
+        text = file.read_text("utf-8")
+        for path in re.findall(r"^\s*(?:from|import) recore\.([\w.]+)", text, re.MULTILINE):
             module = path if path.startswith("engine.") else path.partition(".")[0]
             used.setdefault(module, set()).add(file.name)
     assert set(used) >= {"contracts", "errors", "ragged", "attention"}

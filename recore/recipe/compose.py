@@ -46,6 +46,7 @@ KEYS = (
 USER = "user"  # the view that every model encodes
 OF_AN_ENTRY = ("name", "view", "weight", "sampler")  # keys of an entry of `loss:` beside the loss's own
 OF_ONE_LOSS = ("negatives", "log_q", "exclude")  # facts that are told to each loss apart
+OF_THE_WHOLE = ("keys", "learned", "losses")  # facts that no part says
 LARGEST_SEED = 2**63 - 1
 
 
@@ -379,16 +380,20 @@ class _Composer:
     def gather(self, shared: list[Part[Any]], losses: list[_Loss]) -> Facts:
         """Lay over each other what all parts provide; two that differ are a problem."""
         keys = frozenset(self.entries) & frozenset(KEYS)
-        learned = frozenset(loss.view for loss in losses if loss.weight)
+        built = [loss for loss in losses if loss.weight]
+        learned, names = frozenset(loss.view for loss in built), tuple(loss.name for loss in built)
         tops = [*shared, *(loss.part for loss in losses)]
         elsewhere = {one: view for top in tops for one, view in top.views().items()}
         parts = [one for top in tops for one in (top, *top.parts())]
-        facts = self.gathered(
-            Facts(keys=keys, learned=learned), [part for part in parts if id(part) not in elsewhere]
-        )
+        # Where a loss cannot be read, nobody knows which there are.
+        node = self.entries.get("loss")
+        whole = node is None or len(losses) == (1 if node.entries is None else len(node.entries))
+        said = Facts(keys=keys, learned=learned, losses=names) if whole else Facts(keys=keys)
+        facts = self.gathered(said, [part for part in parts if id(part) not in elsewhere])
         given = facts.views or {}
         others = [view for view in dict.fromkeys((*given, *elsewhere.values())) if view != USER]
-        if any(part.kind == "model" for part in shared):  # of one that cannot be read nobody knows what it encodes
+        # Of a model that cannot be read nobody knows what it encodes.
+        if any(part.kind == "model" for part in shared):
             facts = evolve(facts, views=None)
             views = {USER: facts}
             for view in others:
@@ -429,7 +434,7 @@ class _Composer:
             one.name: value
             for one in attrs.fields(Facts)
             if (value := getattr(facts, one.name)) is not None
-            and one.name not in (*OF_ONE_LOSS, "keys", "learned")
+            and one.name not in (*OF_ONE_LOSS, *OF_THE_WHOLE)
         }
 
     def facts_of_loss(self, facts: Facts, loss: _Loss) -> Facts:

@@ -103,7 +103,9 @@ def refused(capsys: pytest.CaptureFixture[str], result: Result, *arguments: obje
 def test_an_item_by_its_id_and_by_its_title(result: Result, capsys: pytest.CaptureFixture[str]) -> None:
     by_id, by_title = (listed(capsys, result, "--item", item, "-k", 3) for item in ("i05", "Title 5"))
     assert by_id == by_title
-    assert [(row["item"], row["rank"], row["title"]) for row in by_id] == [("i05", n, "Title 5") for n in (1, 2, 3)]
+    assert [(row["item"], row["rank"], row["title"]) for row in by_id] == [
+        ("i05", n, "Title 5") for n in (1, 2, 3)
+    ]
     met = set(rows().filter(pl.col("item") == "i05")["user"])
     assert not {row["user"] for row in by_id} & met
     assert [row["score"] for row in by_id] == sorted((row["score"] for row in by_id), reverse=True)
@@ -164,7 +166,17 @@ def test_all_items_in_blocks_equal_one_item(
 ) -> None:
     """Rows of the block path are those of one item asked alone; it goes on after a stop at the next part."""
     monkeypatch.setattr(recommending, "USERS_AT_ONCE", 3)
-    arguments = ("recommend", result.folder, "--audience", "--items", "all", "-k", 5, "--out", tmp_path / "out")
+    arguments = (
+        "recommend",
+        result.folder,
+        "--audience",
+        "--items",
+        "all",
+        "-k",
+        5,
+        "--out",
+        tmp_path / "out",
+    )
     real, calls = recommending._Lists.frame, [0]
 
     def stops(self: Any, queries: Any) -> pl.DataFrame:
@@ -242,13 +254,13 @@ def test_items_that_the_log_does_not_have(result: Result, capsys: pytest.Capture
     assert err == "2 items are not in the data, the first: nowhere, Title 99"
 
 
-@pytest.mark.parametrize("arguments", [("--item", "i05"), ("--items", "all"), ("--audience", "--users", "all")])
+@pytest.mark.parametrize(
+    "arguments", [("--item", "i05"), ("--items", "all"), ("--audience", "--users", "all")]
+)
 def test_audience_goes_with_items(
     arguments: tuple[str, ...], result: Result, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert refused(capsys, result, *arguments) == (
-        "--audience goes with --item or --items, and they with it"
-    )
+    assert refused(capsys, result, *arguments) == ("--audience goes with --item or --items, and they with it")
 
 
 def test_a_model_of_one_view_ranks_no_users(whole: Result, capsys: pytest.CaptureFixture[str]) -> None:

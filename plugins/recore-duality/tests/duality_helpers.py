@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +124,9 @@ class Made:
         return scorer.audience(log)
 
 
-def make(recipe: Path, *overlays: Mapping[str, Any], seed: int = 1, dtype: torch.dtype = torch.float64) -> Made:
+def make(
+    recipe: Path, *overlays: Mapping[str, Any], seed: int = 1, dtype: torch.dtype = torch.float64
+) -> Made:
     """The model of the recipe under some overlays; `walks()` unless one of them brings data."""
     overlay = laid(framed(walks()), *overlays)
     prepared = prepare(recore.load(recipe, overlay=overlay), 0, Machine(threads=1))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -86,7 +86,9 @@ def questions(made: Made, rows: list[Row], part: str, ordered: bool = True) -> l
     """In the order of the targets in the log."""
     parts = held_out(rows)
     may = parts["train"] + (parts["validation"] if part == "test" and ordered else [])
-    users = [int(user) for user in made.prepared.context.users.items_of(np.arange(made.prepared.context.users.items))]  # type: ignore[union-attr]
+    tokenizer = made.prepared.context.users
+    assert tokenizer is not None
+    users = [int(user) for user in tokenizer.items_of(np.arange(tokenizer.items))]
     prepared = made.prepared
     answering = made.answering(prepared.audience(part).known)  # type: ignore[arg-type]  # a part by name
     held = getattr(prepared.parts, part).target
@@ -98,7 +100,10 @@ def questions(made: Made, rows: list[Row], part: str, ordered: bool = True) -> l
         asked = audience_queries(log, pl.Series([item]), pl.Series([time]))
         model = answering.score(answering.encode(asked))[0].tolist()
         active = {user: float(sum(rows[n][0] == user for n in known)) for user in users}
-        recent = {user: max((float(rows[n][2]) for n in known if rows[n][0] == user), default=-1.0) for user in users}
+        recent = {
+            user: max((float(rows[n][2]) for n in known if rows[n][0] == user), default=-1.0)
+            for user in users
+        }
         scores: dict[str, Mapping[int, float]] = {
             "next-user": dict(zip(users, model, strict=True)),
             "next-user:most-active": active,
@@ -194,9 +199,7 @@ def test_rows_and_counts(recipe_file: Path, rows: list[Row]) -> None:
     assert frame["user"].to_list() == [rows[question.row][0] for question in asked]
     lengths = [sum(rows[n][1] == rows[q.row][1] for n in q.known) for q in asked]
     assert frame["length"].to_list() == lengths
-    impossible = [
-        any((rows[n][0], rows[n][1]) == rows[q.row][:2] for n in q.known) for q in asked
-    ]
+    impossible = [any((rows[n][0], rows[n][1]) == rows[q.row][:2] for n in q.known) for q in asked]
     assert dict(found.counts) | {
         "next user: targets not in training (cold)": sum(rows[q.row][0] not in users for q in asked),
         "next user: items without known users": lengths.count(0),
@@ -226,18 +229,19 @@ def test_relabelling_changes_nothing(recipe_file: Path, rows: list[Row], numbers
 
 def _rename(one: Made, other: Made, users: list[int], items: list[int]) -> None:
     """Give `other` the vectors that `one` has for the same users and items under their old names."""
-    for tokenizer_of, embedder_of, names in (
-        (lambda made: made.prepared.context.users, lambda made: made.model.item.embedder, users),
-        (lambda made: made.prepared.context.tokenizer, lambda made: made.model.embedder, items),
+    contexts = one.prepared.context, other.prepared.context
+    for old, new, tables, names in (
+        (contexts[0].users, contexts[1].users, (one.model.item.embedder, other.model.item.embedder), users),
+        (contexts[0].tokenizer, contexts[1].tokenizer, (one.model.embedder, other.model.embedder), items),
     ):
-        old, new = tokenizer_of(one), tokenizer_of(other)
+        assert old is not None
+        assert new is not None
         known = old.items_of(np.arange(old.items))
-        (here,), (there,) = (list(embedder_of(made).parameters()) for made in (one, other))
-        from_rows = old.encode(known) if len(here) == old.tokens else old.item_ids(known)
-        renamed = pl.Series([names[int(name)] for name in known])
-        to_rows = new.encode(renamed) if len(there) == new.tokens else new.item_ids(renamed)
+        (here,), (there,) = (list(cast(torch.nn.Module, table).parameters()) for table in tables)
+        assert (len(here), len(there)) == (old.items, new.items)
+        renamed = new.item_ids(pl.Series([names[int(name)] for name in known]))
         with torch.no_grad():
-            there[torch.from_numpy(to_rows)] = here[torch.from_numpy(from_rows)]
+            there[torch.from_numpy(renamed)] = here[torch.from_numpy(old.item_ids(known))]
 
 
 def test_equal_scores_never_go_the_models_way(recipe_file: Path) -> None:
@@ -289,7 +293,9 @@ def test_formulas_are_of_what_is_measured(ordered: bool) -> None:
     assert list(evaluator.formulas) == [
         f"{metric}@{k}[{kind}]" for kind in kinds for metric in ("ndcg", "mrr") for k in (1, 10)
     ]
-    assert evaluator.formulas["ndcg@10[next-user]"].startswith("[r ≤ min(10, U)] / log2(1 + r); r: pessimistic")
+    assert evaluator.formulas["ndcg@10[next-user]"].startswith(
+        "[r ≤ min(10, U)] / log2(1 + r); r: pessimistic"
+    )
 
 
 def test_a_model_that_ranks_no_users_cannot_be_asked(recipe_file: Path) -> None:
@@ -355,7 +361,14 @@ def test_users_and_items_that_came_after_training(unknown: str, recipe_file: Pat
     plugin = tmp_path / "my_split.py"
     plugin.write_text(BY_TIME, encoding="utf-8")
     rows = [(user, (user + n) % 4, n) for user in range(4) for n in range(6)]
-    rows += [(8, 1, 12), (8, 2, 21), (9, 7, 22), (0, 7, 23), (1, 3, 24), (9, 7, 25)]  # 8, 9 and item 7 are new
+    rows += [
+        (8, 1, 12),
+        (8, 2, 21),
+        (9, 7, 22),
+        (0, 7, 23),
+        (1, 3, 24),
+        (9, 7, 25),
+    ]  # 8, 9 and item 7 are new
     overlay = laid(
         framed(rows),
         evaluators(),

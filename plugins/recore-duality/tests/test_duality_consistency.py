@@ -24,9 +24,7 @@ FORMS: tuple[Literal["cosine", "contrast"], ...] = ("cosine", "contrast")
 STOPS: tuple[Literal["own", "encoded"], ...] = ("own", "encoded")
 
 
-@parametrize_with_checks(
-    [part_of("loss", COMPONENT, form, Consistency(form=form)) for form in FORMS]
-)
+@parametrize_with_checks([part_of("loss", COMPONENT, form, Consistency(form=form)) for form in FORMS])
 def test_consistency_keeps_the_contract(check: Callable[[], None]) -> None:
     check()
 
@@ -59,7 +57,8 @@ def scene(seed: int, n: int = 6, v: int = 9, d: int = 4) -> tuple[Tensor, Tensor
 
 
 def cosine(one: Tensor, other: Tensor) -> Tensor:
-    return one @ other / (one.norm() * other.norm())
+    made: Tensor = one @ other / (one.norm() * other.norm())
+    return made
 
 
 def total(loss: ConsistencyLoss, encoded: Tensor, own: Tensor, targets: Targets, **more: Any) -> Tensor:
@@ -69,7 +68,8 @@ def total(loss: ConsistencyLoss, encoded: Tensor, own: Tensor, targets: Targets,
     assert set(value.terms) == {"consistency"}
     assert torch.equal(kept, value.total.detach())
     assert torch.equal(weight, value.weight)
-    return value.total
+    made: Tensor = value.total
+    return made
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.07, 0.1, 1.0]), st.data())
@@ -107,16 +107,32 @@ def test_gradients_of_both_sides(form: Any) -> None:
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_side_that_is_stopped_gets_no_gradient_and_the_other_its_own(form: Any, stop: Any) -> None:
     encoded, own, targets = scene(4)
-    sides = {"encoded": encoded.requires_grad_(), "own": own.requires_grad_()}
-    free = ConsistencyLoss(Consistency(form=form))
-    stopped = ConsistencyLoss(Consistency(form=form, stop=stop))
-    both = dict(zip(sides, torch.autograd.grad(total(free, *sides.values(), targets), sides.values()), strict=True))
-    value = total(stopped, *sides.values(), targets)
-    torch.testing.assert_close(value, total(free, *sides.values(), targets), rtol=0, atol=0)
-    found = dict(zip(sides, torch.autograd.grad(value, sides.values(), allow_unused=True), strict=True))
+    leaves = [encoded.requires_grad_(), own.requires_grad_()]
+    free = total(ConsistencyLoss(Consistency(form=form)), encoded, own, targets)
+    stopped = total(ConsistencyLoss(Consistency(form=form, stop=stop)), encoded, own, targets)
+    assert torch.equal(stopped, free)
+    names = ("encoded", "own")
+    both = dict(zip(names, torch.autograd.grad(free, leaves), strict=True))
+    found = dict(zip(names, torch.autograd.grad(stopped, leaves, allow_unused=True), strict=True))
     assert found.pop(stop) is None
     ((side, gradient),) = found.items()
     torch.testing.assert_close(gradient, both[side], rtol=1e-12, atol=0)
+
+
+def test_what_the_users_of_a_retired_item_make_of_it_stays_its_own() -> None:
+    """Retired, it is a candidate for its own users only, so the loss is finite."""
+    encoded, own, targets = scene(8)
+    gone = torch.zeros(9, dtype=torch.bool)
+    gone[targets.id[0]] = True
+    loss = ConsistencyLoss(Consistency(form="contrast"))
+    wanted = torch.zeros((), dtype=torch.float64)
+    for row, item, weight in zip(encoded, targets.id.tolist(), targets.weight, strict=True):
+        here = [j for j in range(9) if not gone[j] or j == item]
+        logits = torch.stack([cosine(row, own[j]) / 0.1 for j in here])
+        wanted -= weight * torch.log_softmax(logits, 0)[here.index(item)]
+    torch.testing.assert_close(
+        total(loss, encoded, own, targets, retired=gone), wanted, rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)

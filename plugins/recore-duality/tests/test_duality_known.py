@@ -27,7 +27,9 @@ def known(rows: list[Row], users: list[int]) -> tuple[Known, list[tuple[int, int
     return Known(log, TinyTokenizer(users)), list(log.events.select("user", "time", "event").iter_rows())
 
 
-@given(logs(), st.lists(st.integers(0, 6), min_size=1, max_size=7, unique=True), st.none() | st.integers(-1, 9))
+@given(
+    logs(), st.lists(st.integers(0, 6), min_size=1, max_size=7, unique=True), st.none() | st.integers(-1, 9)
+)
 @MANY
 def test_rows_ages_and_counts(rows: list[Row], users: list[int], moment: int | None) -> None:
     """For users in any numbering, also of whom the log knows nothing, and logs of users who are not numbered."""
@@ -72,7 +74,9 @@ def test_states_in_which_users_came(rows: list[Row]) -> None:
 
 @given(st.lists(st.integers(0, 40), max_size=6), st.none() | st.integers(2, 9))
 @MANY
-def test_windows_read_each_event_once_with_half_a_window_before_it(lengths: list[int], width: int | None) -> None:
+def test_windows_read_each_event_once_with_half_a_window_before_it(
+    lengths: list[int], width: int | None
+) -> None:
     total = sum(lengths)
     columns = {name: torch.arange(total) for name in ("token", "item", "event")}
     view = View(columns, offsets_of(torch.tensor(lengths, dtype=torch.int64)))
@@ -90,7 +94,9 @@ def test_windows_read_each_event_once_with_half_a_window_before_it(lengths: list
         rows += list(range(first, end))
     assert rows == list(range(total))
     keep, theirs = read_rows(start, stop, read)
-    laid = [row for begin, end in zip(start.tolist(), stop.tolist(), strict=True) for row in range(begin, end)]
+    laid = [
+        row for begin, end in zip(start.tolist(), stop.tolist(), strict=True) for row in range(begin, end)
+    ]
     assert theirs.tolist() == rows
     assert [laid[at] for at in keep.tolist()] == rows
 

@@ -64,7 +64,9 @@ def known(tensor: Tensor | None) -> Tensor:
 
 @given(views(), st.data())
 @settings(deadline=None, max_examples=200)
-def test_each_user_is_predicted_from_the_last_that_is_strictly_earlier(view: View, data: st.DataObject) -> None:
+def test_each_user_is_predicted_from_the_last_that_is_strictly_earlier(
+    view: View, data: st.DataObject
+) -> None:
     since, first = begins(data, view)
     before = torch.get_rng_state()
     inputs, targets = Sequence().training(view, torch.Generator(), since)
@@ -170,11 +172,7 @@ def test_each_user_that_may_be_is_a_target_in_some_draw(
     for b in range(len(view)):
         rows = range(int(view.offsets[b]), int(view.offsets[b + 1]))
         if len(rows) > 1:
-            allowed |= {
-                (b, int(view["item"][row]))
-                for row in rows[first[b] :]
-                if view["item"][row] >= 0
-            }
+            allowed |= {(b, int(view["item"][row])) for row in rows[first[b] :] if view["item"][row] >= 0}
     for seed in range(120):
         inputs, targets = drawn(view, most, seed, since)
         sequences = inputs.sequence[targets.where].tolist()
@@ -182,9 +180,9 @@ def test_each_user_that_may_be_is_a_target_in_some_draw(
     assert seen == allowed
 
 
-def counted(view: View, most: int | None, since: Tensor | None = None, draws: int = 3_000) -> tuple[
-    dict[int, float], dict[int, float]
-]:
+def counted(
+    view: View, most: int | None, since: Tensor | None = None, draws: int = 3_000
+) -> tuple[dict[int, float], dict[int, float]]:
     """How often each user of a single item is the target, and how often among those that are read."""
     target, read = Counter[int](), Counter[int]()
     for seed in range(draws):
@@ -199,7 +197,9 @@ def counted(view: View, most: int | None, since: Tensor | None = None, draws: in
 
 def one_item(users: list[int]) -> View:
     ids = torch.tensor(users)
-    return View({"token": ids + 2, "item": ids, "event": torch.arange(len(users))}, torch.tensor([0, len(users)]))
+    return View(
+        {"token": ids + 2, "item": ids, "event": torch.arange(len(users))}, torch.tensor([0, len(users)])
+    )
 
 
 NEAR = 0.04  # five standard errors of a share of 3,000 draws

@@ -29,7 +29,9 @@ from recore.ragged import Batch, Layout, View
 from recore.sequential import score_table
 
 EXACT = 1e-9
-SETTINGS = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,8 @@ class Oracle:
             return torch.zeros(self.made.model.item.width, dtype=torch.float64)
         view = self.view([self.rows[n][1] for n in past], tokenizer, past)
         view = view.laid_out(self.made.model.layout)
-        return self.made.model(Batch({"user": view}), view)[-1]
+        state: Tensor = self.made.model(Batch({"user": view}), view)[-1]
+        return state
 
     def s(self, item: int, before: float, only: Sequence[int] | None = None) -> Tensor:
         """s_i(τ)."""
@@ -204,7 +207,8 @@ def answers(made: Made, log: Interactions, asked: Sequence[tuple[int, float]]) -
 def test_scores_of_all_users_at_any_moment(
     which: str, request: pytest.FixtureRequest, rows: list[Row], data: st.DataObject
 ) -> None:
-    """Also of users and items that the model was not trained on (from 8, and from 6), at moments between and after events."""
+    """Also of users and items that the model was not trained on (from 8, and from 6), at moments between and after
+    events."""
     made: Made = request.getfixturevalue(which)
     log = interactions(rows)
     asked = data.draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=4))

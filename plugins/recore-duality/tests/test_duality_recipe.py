@@ -94,7 +94,9 @@ def test_an_evaluator_of_what_nothing_learns_is_refused(recipe_file: Path) -> No
 
 
 def test_weight_0_is_left_out_of_the_log_and_the_record(recipe_file: Path, tmp_path: Path) -> None:
-    recipe = load(recipe_file, {"loss": [NEXT_ITEM, {**NEXT_USER, "weight": 0}, AGREE], "trainer": {"epochs": 1}})
+    recipe = load(
+        recipe_file, {"loss": [NEXT_ITEM, {**NEXT_USER, "weight": 0}, AGREE], "trainer": {"epochs": 1}}
+    )
     folder = recore.run(recipe, runs=tmp_path).folder
     (line,) = [json.loads(text) for text in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert list(line["losses"]) == ["next-item", "consistency"]
@@ -172,7 +174,8 @@ SEQUENCE_ENCODER = (
     "(set `causal: false`)"
 )
 POSITION = (
-    "model: nothing orders events across users here, so an item's users have no positions (remove `item.position`)"
+    "model: nothing orders events across users here, so an item's users have no positions "
+    "(remove `item.position`)"
 )
 
 
@@ -193,7 +196,9 @@ def test_logs_of_lines_are_sets_too(recipe_file: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         recore.load(recipe_file, overlay={"data": data})
     assert [f"{one.path}: {one.message}" for one in caught.value.problems] == [SEQUENCE_ENCODER, POSITION]
-    recipe = recore.load(recipe_file, overlay=laid({"data": data}, {"model": SET["model"]}, {"trainer": {"epochs": 1}}))
+    recipe = recore.load(
+        recipe_file, overlay=laid({"data": data}, {"model": SET["model"]}, {"trainer": {"epochs": 1}})
+    )
     record = recore.run(recipe, runs=tmp_path / "runs").record
     assert record["card"]["protocol"]["data"]["order across users"] == "unknown"
 
@@ -227,6 +232,7 @@ def test_the_parts_of_each_view_are_told_the_facts_of_their_own(recipe_file: Pat
     assert facts.views["item"].causal is False
     assert facts.width == facts.views["item"].width == 4
     assert facts.learned == frozenset({"user", "item"})
+    assert facts.losses == ("next-item", "next-user", "consistency")
     assert facts.order_across_users is False
 
 

@@ -21,7 +21,9 @@ from recore.contracts import Queries
 from recore.engine.evaluate import audience_queries
 
 WIDE = {"model": {"item": {"history": {"last": 30}}}}  # m beyond every set
-SETTINGS = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,9 @@ def test_a_set_has_no_states_recency_or_positions(double: Made) -> None:
 @settings(deadline=None, max_examples=150)
 def test_a_large_set_is_read_evenly_over_its_places(lengths: list[int], most: int) -> None:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    queries = Queries(pl.DataFrame({"item": np.arange(offsets[-1])}), offsets, pl.Series(range(len(lengths))), None)
+    queries = Queries(
+        pl.DataFrame({"item": np.arange(offsets[-1])}), offsets, pl.Series(range(len(lengths))), None
+    )
     found = spread(queries, most)
     assert found.users is not None
     assert found.users.to_list() == list(range(len(lengths)))

@@ -73,16 +73,13 @@ def test_a_loss_starts_at_its_epoch(recipe_file: Path) -> None:
     assert found == [(epoch, late[epoch]) for epoch in range(3) for _ in range(3)]
 
 
-def test_turns_and_starts_together_and_a_step_with_nothing_to_drive(recipe_file: Path) -> None:
-    found = [
-        losses
-        for _, losses in heard(
-            recipe_file, turns=[["next-item"], ["next-user", "consistency"]], from_epoch={"next-user": 2, "consistency": 3}
-        )
-    ]
-    other = [set(), set(), set(), {"next-user"}, {"next-user"}, {"next-user"}, {"next-user", "consistency"}]
-    for step, losses in enumerate(found):
-        assert losses == ({"next-item"} if step % 2 == 0 else other[step] if step < 6 else ALL - {"next-item"})
+def test_turns_and_starts_together_and_steps_with_nothing_to_drive(recipe_file: Path) -> None:
+    """A step whose losses have all not begun changes nothing, and is a step."""
+    turns = [["next-item"], ["next-user", "consistency"]]
+    found = heard(recipe_file, turns=turns, from_epoch={"next-user": 2, "consistency": 3})
+    of_items = [set(), {"next-user"}, {"next-user", "consistency"}]
+    for step, (epoch, losses) in enumerate(found):
+        assert losses == ({"next-item"} if step % 2 == 0 else of_items[epoch])
 
 
 def test_what_is_not_driven_does_not_learn(recipe_file: Path) -> None:
@@ -94,8 +91,7 @@ def test_what_is_not_driven_does_not_learn(recipe_file: Path) -> None:
         made = make(recipe_file, SMALL)
         training = made.training()
         before = {name: value.clone() for name, value in made.model.state_dict().items()}
-        rest = [name for name in ("next-item", "next-user", "consistency") if name not in turn]
-        trainer = DualityTrainer(Duality(epochs=1, turns=[turn], from_epoch=dict.fromkeys(rest, 1)))
+        trainer = DualityTrainer(Duality(epochs=1, turns=[turn]))
         list(trainer.steps(training))
         after = made.model.state_dict()
         changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -123,13 +119,31 @@ def test_accumulated_steps_divide_by_one_weight(recipe_file: Path) -> None:
 # ---- refused --------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_there_is_refused(recipe_file: Path) -> None:
+def test_losses_that_are_not_there_or_never_driven_are_refused(recipe_file: Path) -> None:
+    """When the recipe is composed, before anything is written."""
+    pace = {"turns": [["next-item", "next-usr"], ["consistency"]], "from_epoch": {"agreement": 2}}
     with pytest.raises(RecipeError) as caught:
-        heard(recipe_file, turns=[["next-item", "next-usr"]], from_epoch={"agreement": 2})
-    assert str(caught.value) == (
-        "trainer 'duality': no loss is named agreement, next-usr (losses: next-item, next-user, consistency; those "
-        "of weight 0 are not built)"
-    )
+        recore.load(recipe_file, overlay=laid(framed(walks()), {"trainer": pace}))
+    assert [(problem.path, problem.message) for problem in caught.value.problems] == [
+        (
+            "trainer",
+            "no loss is named agreement, next-usr (losses: next-item, next-user, consistency; those of weight 0 are "
+            "not built)",
+        ),
+        ("trainer", "no turn drives next-user (name each loss in one, or give it weight 0)"),
+    ]
+
+
+def test_of_losses_that_cannot_be_read_nothing_is_said(recipe_file: Path) -> None:
+    """One mistake, one line."""
+    losses = [
+        {"name": "next-item", "use": "recore-losses:ce"},
+        {"name": "next-user", "use": "recore-losses:ce", "view": "item", "blok": 3},
+    ]
+    pace = {"turns": [["next-item"], ["next-user"]]}
+    with pytest.raises(RecipeError) as caught:
+        recore.load(recipe_file, overlay=laid(framed(walks()), {"trainer": pace, "loss": losses}))
+    assert [problem.path for problem in caught.value.problems] == ["loss.1.blok"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +164,9 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -
 
 def test_without_options_it_is_the_standard_trainer(run: Run) -> None:
     one = run()
-    other = run({"trainer": {"use": "recore-training:standard", "epochs": 3, "learning_rate": 1e-2}}, into="other")
+    other = run(
+        {"trainer": {"use": "recore-training:standard", "epochs": 3, "learning_rate": 1e-2}}, into="other"
+    )
     assert figures(one.folder) == figures(other.folder)
     assert set(attrs.fields_dict(Duality)) - set(attrs.fields_dict(Standard)) == {"turns", "from_epoch"}
 
@@ -225,9 +241,7 @@ def test_the_states_of_an_epoch_are_those_of_its_beginning(
 
 
 @pytest.mark.parametrize("step", [1, 5])
-def test_ctrl_c_within_an_epoch(
-    step: int, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_within_an_epoch(step: int, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = figures(run(into="whole").folder)
     with monkeypatch.context() as patch:
         stopped_after(step, lambda: signal.raise_signal(signal.SIGINT), patch)

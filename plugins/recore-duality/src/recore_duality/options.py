@@ -264,13 +264,24 @@ class Duality(Standard):
     )
 
     def problems(self, facts: Facts) -> list[str]:
-        """It is for two views."""
+        """It is for two views, and for losses that there are; `turns` leave none out."""
+        found = []
         if facts.views is not None and set(facts.views) <= {"user"}:
-            return [
+            found.append(
                 "drives losses on two views, but the model encodes only the view `user` (use a model such as "
                 "recore-duality:dual, or the trainer recore-training:standard)"
-            ]
-        return []
+            )
+        if facts.losses is None:
+            return found
+        in_turn = {name for group in self.turns or [] for name in group}
+        if unknown := sorted((in_turn | set(self.from_epoch)) - set(facts.losses)):
+            there = ", ".join(facts.losses)
+            found.append(
+                f"no loss is named {', '.join(unknown)} (losses: {there}; those of weight 0 are not built)"
+            )
+        if self.turns is not None and (never := [name for name in facts.losses if name not in in_turn]):
+            found.append(f"no turn drives {', '.join(never)} (name each loss in one, or give it weight 0)")
+        return found
 
 
 def _cutoffs(instance: Any, attribute: attrs.Attribute[Any], value: Sequence[int]) -> None:

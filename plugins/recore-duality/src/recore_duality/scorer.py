@@ -131,7 +131,9 @@ def of_known(queries: Queries, tokenizer: Tokenizer) -> Queries:
     if known.all():
         return queries
     before = np.concatenate([[0], np.cumsum(known)]).astype(np.int64)
-    return Queries(queries.events[np.flatnonzero(known)], before[queries.offsets], queries.users, queries.time)
+    return Queries(
+        queries.events[np.flatnonzero(known)], before[queries.offsets], queries.users, queries.time
+    )
 
 
 def spread(queries: Queries, most: int) -> Queries:

@@ -9,7 +9,7 @@ import torch
 from recore_training.standard import StandardTrainer
 from torch import Tensor
 
-from recore import Context, Problem, RecipeError
+from recore import Context
 from recore.contracts import StepReport, Training
 from recore.ragged import Batch
 from recore_duality.options import Duality
@@ -38,18 +38,8 @@ class Paced:
         return self.training.draw(epoch, number)
 
     def weights(self, batches: Sequence[Batch]) -> Mapping[str, Tensor]:
-        """Those of the losses that this step drives. Raises RecipeError for a name that no loss has."""
-        found = self.training.weights(batches)
-        options, step = self.options, self._step
-        named = {name for group in options.turns or [] for name in group} | set(options.from_epoch)
-        unknown = sorted(named - set(found))
-        if unknown:
-            raise RecipeError(
-                Problem(
-                    f"trainer 'duality': no loss is named {', '.join(unknown)}",
-                    hint=f"losses: {', '.join(found)}; those of weight 0 are not built",
-                )
-            )
+        """Those of the losses that this step drives."""
+        found, options, step = self.training.weights(batches), self.options, self._step
         turn = None if options.turns is None else options.turns[step % len(options.turns)]
         return {
             name: weight
