@@ -82,19 +82,28 @@ class _Kept(torch.autograd.Function):
             asking, seen, said = next(saved), next(saved), next(saved)
             given = _rectangle(given_all[cells], group)
             to_asking, to_seen, to_said = (_rectangle(x[cells], group) for x in to_all)
-            to_seen.zero_()
-            to_said.zero_()
-            for top, bottom in _tiles(group):
-                weights, got = next(saved), given[:, top:bottom]
-                to_said[:, :bottom].baddbmm_(weights.transpose(1, 2), got)
+            tiles = [(top, bottom, next(saved)) for top, bottom in _tiles(group)]
+            # The last tile sees all columns, so it writes and the others add.
+            for top, bottom, weights in reversed(tiles):
+                got = given[:, top:bottom]
+                _gather(to_said, bottom, weights, got)
                 slope = torch.bmm(got, said[:, :bottom].transpose(1, 2))
                 torch.ops.aten._softmax_backward_data.out(slope, weights, -1, weights.dtype, grad_input=slope)
                 torch.bmm(slope, seen[:, :bottom], out=to_asking[:, top:bottom])
-                to_seen[:, :bottom].baddbmm_(slope.transpose(1, 2), asking[:, top:bottom])
+                _gather(to_seen, bottom, slope, asking[:, top:bottom])
             to_asking.mul_(ctx.scale)
             for store, rectangle in zip(to_all, (to_asking, to_seen, to_said), strict=True):
                 _put(store[cells], rectangle, group)
         return *(_home(x, plan, ctx.size) for x in to_all), None, None
+
+
+def _gather(into: Tensor, bottom: int, weights: Tensor, rows: Tensor) -> None:
+    """`weightsᵀ rows` to the columns up to `bottom`: written where these are all, added where they are not. (A
+    product that adds in place to a part of a tensor is done matrix by matrix, on one core.)"""
+    if bottom == into.shape[1]:
+        torch.bmm(weights.transpose(1, 2), rows, out=into)
+    else:
+        into[:, :bottom].add_(torch.bmm(weights.transpose(1, 2), rows))
 
 
 def _groups(plan: Plan) -> Iterator[tuple[Group, slice]]:

@@ -97,7 +97,7 @@ def told_parts(prepared: Prepared) -> list[tuple[Part[Any], Facts]]:
 
 def of_view(facts: Facts, view: str, data: Facts, prepared: Prepared) -> Facts:
     """The facts of a view, with those of the data as seen from it: the items of the view `item` are users."""
-    facts = (facts.views or {}).get(view, facts).merged(data)
+    facts = (facts if view == "user" else (facts.views or {}).get(view, facts)).merged(data)
     users = prepared.context.users
     if view == "item" and users is not None:
         facts = facts.merged(Facts(items=users.items, tokens=users.tokens, users=data.items))

@@ -123,7 +123,7 @@ class Dual(Sequential):
         asked, width = self.item.moments * self.item.questions, facts.width or 0
         ordered = facts.order_across_users is not False
         table = (facts.users or 0) * (2 * width * self.item.moments if ordered else width)
-        rows = asked * self.item.history.last
+        rows = asked * int(self.item.history.last)  # never `all`: a validator says so
         return Costs(
             products=linear(asked, 2 * width, 2 * width, training=True)
             + (linear(rows, width, width, training=True) if ordered else ()),
