@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from recore.threads import wait_briefly
+
 HERE = Path(__file__).resolve().parent
 FEW = {
     "epochs": ["--batches", "2", "--few", "1"],
@@ -36,6 +38,7 @@ def main() -> int:
     parser.add_argument("--few", action="store_true", help="a handful of batches, to see that it runs")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
+    wait_briefly()  # as the command line has it, for all contenders alike
     found: dict[str, Any] = {"format": 1}
     failed = []
     with tempfile.TemporaryDirectory() as folder:

@@ -105,6 +105,9 @@ def measure(name: str, threads: int) -> dict[str, Any]:
 
 def split(name: str, threads: int) -> dict[str, float]:
     """Seconds of an epoch by group, from timers around calls of some steps and a validation."""
+    from recore.threads import wait_briefly
+
+    wait_briefly()
     import torch
 
     from recore.engine.machine import Machine
@@ -112,7 +115,6 @@ def split(name: str, threads: int) -> dict[str, float]:
     from recore.engine.trial import trial
     from recore.recipe import load_cells
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     recipe, sets, _ = CASES[name]
     prepared = prepare(load_cells(recipe, sets=sets)[0], 0, Machine(threads=threads))
     made = trial(prepared)

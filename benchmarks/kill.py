@@ -29,6 +29,7 @@ from typing import Any
 import polars as pl
 
 from recore.engine.machine import Machine
+from recore.threads import WAITING
 
 EPOCH = ("epoch", "step", "losses", "validation", "best", "stop", "learning_rate")
 RECORD = ("test", "validation", "intervals", "groups", "best_epoch", "counts", "epochs")
@@ -164,7 +165,7 @@ class Process:
             [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *map(str, words)],
             stdout=subprocess.DEVNULL,
             stderr=self.errors,
-            env={"OMP_WAIT_POLICY": "passive", **os.environ},  # as the command line has it
+            env={**WAITING, **os.environ},  # as the command line has it
         )
         self.killed_after = 0.0
         self.seconds_of_run = 0.0

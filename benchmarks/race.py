@@ -1,7 +1,8 @@
 """What the benchmarks share: recipes as steps that can be taken one at a time, contenders that take turns, tables.
 
-Contenders take turns batch by batch, in an order that turns round each time, so that whatever else the machine does
-disturbs all of them alike. Seconds are sums of what was measured; ratios are given twice: of the sums, and as the
+Contenders take turns of a few batches, in an order that turns round each time, so that whatever else the machine does
+disturbs all of them alike, and a batch mostly follows one of its own kind, as in an epoch (after another's, caches
+and freed memory are the other's: that costs a light step more than a heavy one). Seconds are sums of what was measured; ratios are given twice: of the sums, and as the
 median over batches of the ratio of two times measured one after the other, which a single disturbance cannot move.
 """
 
@@ -34,6 +35,7 @@ from recore.sequential import SequentialModel, SequentialScorer, SequentialTrain
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 Step = Callable[[], object]
+STRETCH = 4  # batches of a turn
 
 
 @frozen(eq=False)
@@ -163,15 +165,16 @@ class TextbookScorer:
         return state @ (weight if items is None else weight[items]).T
 
 
-def race(contenders: list[Contender], batches: int) -> dict[str, list[float]]:
-    """Seconds of each batch, by contender; they take turns."""
+def race(contenders: list[Contender], batches: int, stretch: int = STRETCH) -> dict[str, list[float]]:
+    """Seconds of each batch, by contender; they take turns, a stretch of batches each."""
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for number in range(batches):
-        turned = contenders[number % len(contenders) :] + contenders[: number % len(contenders)]
-        for contender in turned if number % 2 else turned[::-1]:
-            begun = time.perf_counter()
-            contender.step()
-            times[contender.name].append(time.perf_counter() - begun)
+    for turn, first in enumerate(range(0, batches, stretch)):
+        turned = contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]
+        for contender in turned if turn % 2 else turned[::-1]:
+            for _ in range(min(stretch, batches - first)):
+                begun = time.perf_counter()
+                contender.step()
+                times[contender.name].append(time.perf_counter() - begun)
     return times
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import recore
 from recore.errors import RecoreError, nearest
+from recore.threads import wait_briefly
 
 COMMANDS = (
     "run",
@@ -89,9 +90,7 @@ def add_plugin_commands(subparsers: argparse._SubParsersAction[_Parser]) -> list
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; gives the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Threads that wait should sleep: where another process has a core, spinning ones made an epoch ten times
-    # slower, and sleeping costs less than a fifth of the smallest steps. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    wait_briefly()
     try:
         return _main(arguments)
     except RecoreError as error:
