@@ -380,7 +380,9 @@ class SequentialScorer:
         full = (view.lengths > 0).nonzero().squeeze(-1)
         # Histories of like length together: attention then wastes nothing on its inner rectangles.
         full = full[view.lengths[full].argsort(stable=True)]
-        filled = view.lengths[full].cumsum(0)
+        # Of a padded layout every history fills a row of the rectangle, however short it is.
+        whole = model.history or int(view.lengths.max()) if model.layout.padding != "none" and len(full) else 0
+        filled = view.lengths[full].clamp(min=whole).cumsum(0)
         begin = 0
         while begin < len(full):
             used = filled[begin - 1] if begin else 0

@@ -21,7 +21,13 @@ from attrs import frozen
 from recore.costs import Load
 from recore.engine.advice import advice, size_of
 from recore.engine.calibrate import Speed
-from recore.engine.machine import Machine, peak_memory_mib, processor, reset_peak_memory
+from recore.engine.machine import (
+    Machine,
+    give_back_freed_memory,
+    peak_memory_mib,
+    processor,
+    reset_peak_memory,
+)
 from recore.engine.prepare import Prepared, prepare
 from recore.engine.rundir import RunFolder
 from recore.engine.tally import MIB, PASSING, Row, Tally, number_of, told_parts
@@ -122,6 +128,8 @@ def estimate(recipe: Recipe, seed: int, machine: Machine) -> Estimate:
     reading_peak = peak_memory_mib()
     _fits(prepared)
     made = trial(prepared)
+    # A run keeps what reading freed, and trains in it.
+    give_back_freed_memory()
     held = resident_mib()
     tally = Tally(prepared, made, Speed(machine))
     seconds, once = tally.times()

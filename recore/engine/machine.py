@@ -74,6 +74,13 @@ def keep_freed_memory() -> None:
             library.mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
+def give_back_freed_memory() -> None:
+    """The opposite, once: what is held afterwards is in use."""
+    with suppress(OSError, AttributeError, ValueError):
+        if platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def processor() -> str:
     """The processor's name, as far as the system tells."""
     try:

@@ -32,6 +32,9 @@ def counted(options: Sasrec, details: Details, width: int, load: Load) -> Costs:
     moved = kept = drawn = 0.0
     rate = bool(options.dropout) and load.training
     places = details.dropouts if rate else ()
+    # Causal attention on a CPU keeps its weights where they are few (`recore.attention.kept`).
+    visible = options.heads * (rows / max(load.sequences, 1.0) / 2 + 32)
+    weights = visible if options.causal and "attention" not in places and visible <= 4 * d else 0.0
     for ask in asked:
         products += linear(ask, d, d, load.training)  # Q
         products += linear(rows, d, 2 * d, load.training)  # K, V
@@ -50,7 +53,7 @@ def counted(options: Sasrec, details: Details, width: int, load: Load) -> Costs:
             passes.append((rows * d, (0.0, 9.0)))  # gradients of q, k and v put together, inputs' added up
         moved += sum(count * (forward + backward * load.training) for count, (forward, backward) in passes)
         # What the backward pass reads: inputs of norms, maps and attention; q, k, v, result in rectangles.
-        kept += ask * (4 * d + 2 * f) + rows * 1.1 * 4 * d
+        kept += ask * (4 * d + 2 * f) + rows * 1.1 * (4 * d + weights)
     if "input" in places:
         moved += rows * d * sum(DROPOUT)
         drawn += rows * d / 4
