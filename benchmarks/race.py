@@ -2,8 +2,9 @@
 
 Contenders take turns of a few batches, in an order that turns round each time, so that whatever else the machine does
 disturbs all of them alike, and a batch mostly follows one of its own kind, as in an epoch (after another's, caches
-and freed memory are the other's: that costs a light step more than a heavy one). Seconds are sums of what was measured; ratios are given twice: of the sums, and as the
-median over batches of the ratio of two times measured one after the other, which a single disturbance cannot move.
+and freed memory are the other's: that costs a light step more than a heavy one). Seconds are sums of what was
+measured; ratios are given twice: of the sums, and as the median over batches of the ratio of two times measured close
+to each other, which a single disturbance cannot move.
 """
 
 from __future__ import annotations

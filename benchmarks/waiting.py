@@ -41,7 +41,9 @@ def measured(steps: int) -> float:
 
 def main() -> None:
     """A row for each policy and load."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--busy", type=int, nargs="*", default=[0, 2])
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--json", type=Path)

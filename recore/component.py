@@ -97,7 +97,9 @@ class Facts:
     order_across_users: bool | None = None  # whether times order events of different users (known at load)
     views: Mapping[str, Facts] | None = None  # the views that a model encodes: the facts of the parts of each
     learned: frozenset[str] | None = None  # the views from which some loss learns
-    losses: tuple[str, ...] | None = None  # the names of the losses that are built, those of weight 0 left out
+    losses: tuple[str, ...] | None = (
+        None  # the names of the losses that are built, those of weight 0 left out
+    )
 
     def merged(self, other: Facts) -> Facts:
         """These facts with those of `other` that are known laid over them."""

@@ -381,7 +381,9 @@ class SequentialScorer:
         # Histories of like length together: attention then wastes nothing on its inner rectangles.
         full = full[view.lengths[full].argsort(stable=True)]
         # Of a padded layout every history fills a row of the rectangle, however short it is.
-        whole = model.history or int(view.lengths.max()) if model.layout.padding != "none" and len(full) else 0
+        whole = (
+            model.history or int(view.lengths.max()) if model.layout.padding != "none" and len(full) else 0
+        )
         filled = view.lengths[full].clamp(min=whole).cumsum(0)
         begin = 0
         while begin < len(full):

@@ -123,7 +123,8 @@ class Lines:
         each = line["seconds"] + line["validation_seconds"]
         left = clock(each * (line["of"] - line["epoch"]))
         text = Text.assemble(
-            f"epoch {line['epoch']:>3}/{line['of']}  {losses}  " + (f"valid {figures} " if validation else ""),
+            f"epoch {line['epoch']:>3}/{line['of']}  {losses}  "
+            + (f"valid {figures} " if validation else ""),
             ("*" if line["best"] and validation else " ", "green"),
             f" {line['events_per_second']:,} events/s  {each:.1f} s  at most {left} left",
         )

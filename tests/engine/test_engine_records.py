@@ -260,9 +260,13 @@ def test_pages_are_rendered_once_and_checked(
 
 def test_a_table_of_a_measurement(pages: tuple[ModuleType, Path]) -> None:
     render, page = pages
-    held = {"days": [{"day": 3, "kept": "yes", "run": {"x": 0.5}}, {"day": 4, "kept": "no", "run": {"x": 12.0}}]}
+    held = {
+        "days": [{"day": 3, "kept": "yes", "run": {"x": 0.5}}, {"day": 4, "kept": "no", "run": {"x": 12.0}}]
+    }
     (page.parent / "days.json").write_text(json.dumps(held), encoding="utf-8")
-    text = "<!-- json days.json\nrows: days\ncolumns: {day: day, x: run/x, kept: kept}\n-->\nold\n<!-- end -->\n"
+    text = (
+        "<!-- json days.json\nrows: days\ncolumns: {day: day, x: run/x, kept: kept}\n-->\nold\n<!-- end -->\n"
+    )
     page.write_text(text + "<!-- value days.json days/1/run/x --><!-- end -->", encoding="utf-8")
     assert render.main([]) == 0
     lines = page.read_text(encoding="utf-8").splitlines()
