@@ -322,12 +322,17 @@ class Tally:
                 {e.wants.seen for part, e in self._evaluators() if part in parts and e.wants.view == view}
             )
             found["ids"] = found.get("ids", 0.0) + self._reading() * of.load.events * of.batches
-        whole = evolve(self.whole, predictions=sum(of.queries for of in self.asked.values()), training=False)
-        for part in parts:
-            said = part.costs(self.prepared.context.facts, whole)
+        for part, evaluator in self._evaluators():
+            said = self._measuring(part, evaluator.wants.view) if part in parts else None
             if said is not None:
                 found["metrics"] = found.get("metrics", 0.0) + sum(self.speed.seconds(said, 0.0).values())
         return found
+
+    def _measuring(self, part: Part[Any], view: str) -> Costs | None:
+        """What an evaluator states of all questions of its view."""
+        queries = self.asked[view].queries if view in self.asked else 0.0
+        load = evolve(self.whole, predictions=queries, training=False, view=view)
+        return part.costs(self.prepared.context.facts, load)
 
     def _width(self, view: str) -> int:
         """d of a view's states, 0 where nobody says."""
@@ -421,6 +426,11 @@ class Tally:
                 "encoding": encoding,
                 "scores": float(of.block * of.items * self.number),
                 "ids": 96.0 * of.largest.events,
+                "evaluators": sum(
+                    said.brief
+                    for part, evaluator in self._evaluators()
+                    if evaluator.wants.view == view and (said := self._measuring(part, view)) is not None
+                ),
             }
             if sum(found.values()) > sum(worst.values()):
                 worst = found

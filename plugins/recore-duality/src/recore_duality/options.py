@@ -313,6 +313,20 @@ class Audience:
     )
     each_epoch: bool = option(False, help="Whether it is measured on validation after each epoch, too.")
 
+    def costs(self, facts: Facts, load: Load) -> Costs:
+        """A table of users for each question's moment, and two baselines with scores of all users in float64."""
+        users, width = facts.users or 0, facts.width or 0
+        asked = min(load.predictions, max(1.0, 8e6 / max(users, 1)))
+        ordered = facts.order_across_users is not False
+        tables = load.predictions * users * 2 * width * load.number if ordered else 0.0
+        return Costs(
+            moved=2 * tables + 100.0 * load.predictions * users,
+            gathered=tables / 2,
+            calls=(60.0 if ordered else 1.0) * load.predictions + 100,
+            brief=5 * 8.0 * asked * users,
+            large=f"scores of {users:,} users by two baselines, {asked:,.0f} questions at once",
+        )
+
     def problems(self, facts: Facts) -> list[str]:
         """Users can only be ranked by a model that encodes items by their users and learned to."""
         if facts.views is not None and "item" not in facts.views:
