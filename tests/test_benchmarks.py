@@ -161,13 +161,16 @@ def test_contenders_take_turns_and_ratios_are_those_of_their_times(scripts: Simp
     race: ModuleType = scripts.race
     taken: list[str] = []
     contenders = [
-        race.Contender(name, 4, lambda name=name: taken.append(name), dict) for name in ("a", "b", "c")
+        race.Contender(name, 7, lambda name=name: taken.append(name), dict) for name in ("a", "b", "c")
     ]
-    times = race.race(contenders, 4)
-    assert {name: len(own) for name, own in times.items()} == {"a": 4, "b": 4, "c": 4}
-    rounds = [taken[at : at + 3] for at in range(0, 12, 3)]
-    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
-    assert len({one[0] for one in rounds}) > 1, "nobody is always first"
+    times = race.race(contenders, 7, stretch=2)
+    assert {name: len(own) for name, own in times.items()} == {"a": 7, "b": 7, "c": 7}
+    turns = [taken[at : at + 6] for at in range(0, 18, 6)] + [taken[18:]]
+    for turn, length in zip(turns, (2, 2, 2, 1), strict=True):
+        stretches = [turn[at : at + length] for at in range(0, len(turn), length)]
+        assert sorted(one[0] for one in stretches) == ["a", "b", "c"]
+        assert all(len(set(one)) == 1 for one in stretches), "a stretch is one contender's"
+    assert len({one[0] for one in turns}) > 1, "nobody is always first"
     [base, other] = race.rows({"a": [1.0, 2.0, 3.0], "b": [2.0, 2.0, 60.0]}, "a")
     assert base["times_base"] == base["times_base_paired"] == 1
     assert other["times_base"] == pytest.approx(64 / 6)

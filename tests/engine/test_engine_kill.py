@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,15 @@ def test_sigkill_at_random_moments(
     print(*told, sep="\n")
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Hangups are heard here, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_step_and_the_status_tells_which(
     signum: signal.Signals, small: Small, tmp_path: Path, moments: tuple[Moments, Path]
@@ -218,6 +227,7 @@ def test_a_signal_ends_the_step_and_the_status_tells_which(
     assert figures(resume(folder).path) == figures(moments[1])
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_test_is_measured(
     signum: signal.Signals,
