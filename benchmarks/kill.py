@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,12 @@ from recore.threads import WAITING
 EPOCH = ("epoch", "step", "losses", "validation", "best", "stop", "learning_rate")
 RECORD = ("test", "validation", "intervals", "groups", "best_epoch", "counts", "epochs")
 OUTSIDE = 600.0  # seconds after which a process that should have ended is called hung
+
+
+def summary(kills: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many there were, how many ended the same, and how many of each way."""
+    ways = {way: sum(kill["way"] == way for kill in kills) for way in ("moment", "write", "resume")}
+    return {"kills": len(kills), "same": sum(bool(kill["same"]) for kill in kills), **ways}
 
 
 def main() -> int:
@@ -93,6 +99,7 @@ def work(args: argparse.Namespace, root: Path) -> int:
             "save_every": args.save_every,
             "machine": Machine(threads=args.threads).describe(),
             "seconds": round(length, 1),
+            "summary": summary(kills),
             "kills": kills,
         }
         args.json.parent.mkdir(parents=True, exist_ok=True)
