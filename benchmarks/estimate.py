@@ -35,6 +35,7 @@ BCE = ["loss={use: recore-losses:bce}", "sampler={use: recore-samplers:uniform, 
 CASES: dict[str, tuple[str, list[str], int]] = {  # name → recipe, what is set, epochs
     "sasrec": ("sasrec", [], 6),
     "relative-bias": ("relative-bias", [], 6),
+    "duality": ("duality", [], 6),
     "ml-1m/sasrec-bce": ("ml-1m/sasrec-bce", [], 2),
     "ml-1m/sasrec-ce": ("ml-1m/sasrec-ce", [], 2),
     "ml-1m padded": (

@@ -41,7 +41,7 @@ import yaml
 HERE = Path(__file__).resolve().parent
 TABLE = re.compile(r"<!-- table\n(?P<spec>.*?)-->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
 JSON = re.compile(r"<!-- json (?P<file>\S+)\n(?P<spec>.*?)-->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
-VALUE = re.compile(r"<!-- value (?P<record>\S+) (?P<place>\S+) -->(?P<body>.*?)<!-- end -->")
+VALUE = re.compile(r"<!-- value (?P<record>\S+) (?P<place>\S[^>]*?) -->(?P<body>.*?)<!-- end -->")
 FORMAT = 1
 
 
@@ -60,11 +60,14 @@ def load_records(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def number(value: Any) -> str:
-    """A number as the pages show it: four digits below one, three significant ones above."""
+    """A number as the pages show it: four digits below one, three significant ones above, tiny ones by their
+    power of ten."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
     if isinstance(value, int):
         return f"{value:,}"
+    if 0 < abs(value) < 1e-4:
+        return f"{value:.1e}"
     return f"{value:.4f}" if abs(value) < 1 else f"{value:,.1f}"
 
 
