@@ -7,6 +7,7 @@ One scoring path: training, evaluation and serving cut histories, lay them out a
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,29 @@ class SequentialModel(nn.Module):
         except (OSError, RuntimeError, SafetensorError) as error:
             raise RunFolderError(f"the weights in {folder} cannot be read: {error}") from error
         return SequentialScorer(self, fit.tokenizer, fit.build_objective(), fit.columns)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is in evaluation mode; afterwards in the mode that it was in."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def blocks(lengths: Tensor, most: int = EVENTS_AT_ONCE) -> list[slice]:
+    """Consecutive sequences of at most `most` events together."""
+    ends = lengths.cumsum(0)
+    found, begin = [], 0
+    while begin < len(lengths):
+        used = int(ends[begin - 1]) if begin else 0
+        end = max(int(torch.searchsorted(ends, used + most, right=True)), begin + 1)
+        found.append(slice(begin, end))
+        begin = end
+    return found
 
 
 def folded(positions: Sequence[Position], x: Tensor, batch: Batch, view: View) -> Placed:
@@ -306,13 +330,10 @@ class _LazyScores:
 
     def _scores(self) -> list[StepScores]:
         if not self._made:
-            model, names = self._training.model, [entry.name for entry in self._training.losses]
-            was_training = model.training
-            model.eval()
-            with torch.no_grad():
+            names = [entry.name for entry in self._training.losses]
+            with torch.no_grad(), evaluating(self._training.model):
                 answers = self._training.answers(self._batch, names)
                 self._made = [StepScores(answer.hidden, answer.table) for answer in answers]
-            model.train(was_training)
         return self._made
 
     def score(self, ids: Tensor) -> Tensor:
@@ -366,12 +387,8 @@ class SequentialScorer:
         view = tokenise(queries.events, queries.offsets, self._tokenizer, self.columns)
         if model.history is not None and self._tokenizer.unknown != "keep":
             view = view.last_events(reach)
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             return self._states(view)
-        finally:
-            model.train(was_training)
 
     def _states(self, view: View) -> Tensor:
         model = self.model
@@ -384,13 +401,8 @@ class SequentialScorer:
         whole = (
             model.history or int(view.lengths.max()) if model.layout.padding != "none" and len(full) else 0
         )
-        filled = view.lengths[full].clamp(min=whole).cumsum(0)
-        begin = 0
-        while begin < len(full):
-            used = filled[begin - 1] if begin else 0
-            end = int(torch.searchsorted(filled, used + EVENTS_AT_ONCE, right=True))
-            index = full[begin : max(end, begin + 1)]
-            begin = max(end, begin + 1)
+        for some in blocks(view.lengths[full].clamp(min=whole)):
+            index = full[some]
             block = view.cut(view.offsets[index], view.offsets[index + 1])
             inputs, where = self.objective.query(block)
             inputs = inputs.laid_out(model.layout).to(states.device)

@@ -56,28 +56,11 @@ class Evaluated:
         return wide
 
 
-class Examination:
-    """The questions of one part of a split, looked up once and asked as often as needed. `audience`: the same
-    targets asked about from the other side, where some evaluator wants that."""
+class Questions:
+    """Questions looked up once: a query, and its target, a row of `targets`; `users` are those of the targets, in
+    either direction."""
 
     def __init__(
-        self,
-        interactions: Interactions,
-        holdout: Holdout,
-        tokenizer: Tokenizer,
-        part: Literal["validation", "test"],
-        seed: int,
-        trained: Ids,
-        audience: Audience | None = None,
-    ) -> None:
-        self.audience = audience
-        queries = queries_from(interactions, holdout.start, holdout.stop, holdout.target)
-        assert queries.users is not None
-        self._asks(
-            queries, queries.users, interactions.events[holdout.target], tokenizer, part, seed, trained
-        )
-
-    def _asks(
         self,
         queries: Queries,
         users: pl.Series,
@@ -87,7 +70,6 @@ class Examination:
         seed: int,
         trained: Ids,
     ) -> None:
-        """What is asked: a row of `targets` a query; `users` are those of the targets, in either direction."""
         self.queries, self.users = queries, users
         self.part: Literal["validation", "test"] = part
         self.seed = seed
@@ -102,21 +84,6 @@ class Examination:
         self.events: Ids = targets["event"].to_numpy()
         self.times = targets["time"].to_numpy() if "time" in targets.columns else None
         self.ties = tie_order(tokenizer.items_of(np.arange(self.items)), seed)
-
-    def ask(self, scorer: Scorer, evaluators: Sequence[Evaluator]) -> Evaluated:
-        """Score all queries in blocks and let every evaluator see each block."""
-        by_view = {view: [e for e in evaluators if e.wants.view == view] for view in ("user", "item")}
-        if by_view["user"]:
-            self.hear(
-                scorer, by_view["user"], Evaluation(self.items, len(self.queries), self.seed, self.part)
-            )
-        if by_view["item"]:
-            if self.audience is None or not isinstance(scorer, Dual):
-                raise RecoreError(
-                    "an evaluator asks for the next user of items, but the model ranks no users"
-                )
-            self.audience.hear_both(scorer, by_view["item"])
-        return _finish(evaluators)
 
     def hear(self, scorer: Scorer, evaluators: Sequence[Evaluator], about: Evaluation) -> None:
         """Start the evaluators and show them all blocks, and to those that compare the blocks of their rivals."""
@@ -164,7 +131,43 @@ class Examination:
         )
 
 
-class Audience(Examination):
+class Examination(Questions):
+    """The questions of one part of a split, asked as often as needed. `audience`: the same targets asked about from
+    the other side, where some evaluator wants that."""
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        holdout: Holdout,
+        tokenizer: Tokenizer,
+        part: Literal["validation", "test"],
+        seed: int,
+        trained: Ids,
+        audience: Audience | None = None,
+    ) -> None:
+        self.audience = audience
+        queries = queries_from(interactions, holdout.start, holdout.stop, holdout.target)
+        assert queries.users is not None
+        targets = interactions.events[holdout.target]
+        super().__init__(queries, queries.users, targets, tokenizer, part, seed, trained)
+
+    def ask(self, scorer: Scorer, evaluators: Sequence[Evaluator]) -> Evaluated:
+        """Score all queries in blocks and let every evaluator see each block."""
+        by_view = {view: [e for e in evaluators if e.wants.view == view] for view in ("user", "item")}
+        if by_view["user"]:
+            self.hear(
+                scorer, by_view["user"], Evaluation(self.items, len(self.queries), self.seed, self.part)
+            )
+        if by_view["item"]:
+            if self.audience is None or not isinstance(scorer, Dual):
+                raise RecoreError(
+                    "an evaluator asks for the next user of items, but the model ranks no users"
+                )
+            self.audience.hear_both(scorer, by_view["item"])
+        return _finish(evaluators)
+
+
+class Audience:
     """The same targets from the other side: after the item's earlier users, who is next?
 
     `known` are the events that may be known: of the log without the targets. Where times order events across
@@ -180,22 +183,29 @@ class Audience(Examination):
         seed: int,
     ) -> None:
         self.known, self.log = known, known.transposed()
-        self.audience = None
-        self._about = (targets, part, seed)
-        self._tokenizer: Tokenizer | None = None
+        self.targets, self.part, self.seed = targets, part, seed
+        self._questions: Questions | None = None
 
     def hear_both(self, scorer: Dual, evaluators: Sequence[Evaluator]) -> None:
         """Ask the transposed scorer, whose tokenizer numbers the users."""
         answering = scorer.audience(self.known)
-        if self._tokenizer is None:
-            self._tokenizer = answering.tokenizer
-            targets, part, seed = self._about
-            trained = np.unique(self._tokenizer.item_ids(self.log.events["item"]))
-            swapped = targets.rename({"user": "item", "item": "user"})
+        asked = self.questions(answering.tokenizer)
+        about = Evaluation(
+            asked.items, len(asked.queries), self.seed, self.part, self.known, answering.tokenizer
+        )
+        asked.hear(answering, evaluators, about)
+
+    def questions(self, tokenizer: Tokenizer) -> Questions:
+        """The questions, for a tokenizer of users; looked up once."""
+        if self._questions is None:
+            trained = np.unique(tokenizer.item_ids(self.log.events["item"]))
+            targets = self.targets
             queries = audience_queries(self.log, targets["item"], targets.get_column("time", default=None))
-            self._asks(queries, targets["user"], swapped, self._tokenizer, part, seed, trained)
-        about = Evaluation(self.items, len(self.queries), self.seed, self.part, self.known, self._tokenizer)
-        self.hear(answering, evaluators, about)
+            swapped = targets.rename({"user": "item", "item": "user"})
+            self._questions = Questions(
+                queries, targets["user"], swapped, tokenizer, self.part, self.seed, trained
+            )
+        return self._questions
 
 
 def audience_queries(log: Interactions, items: pl.Series, time: pl.Series | None) -> Queries:

@@ -230,9 +230,9 @@ def test_lists_are_what_evaluation_ranks(result: Result) -> None:
     prepared, scorer = opened.prepared(), opened.scorer
     assert isinstance(scorer, Dual)
     examination = prepared.audience("test")
-    examination.hear_both(scorer, [])
     answering = scorer.audience(examination.known)
-    everybody = recommend(answering, examination.queries, Limits(k=99), opened.seed, NAMES)
+    queries = examination.questions(answering.tokenizer).queries
+    everybody = recommend(answering, queries, Limits(k=99), opened.seed, NAMES)
     ranks = dict(zip(result.users()["event"], result.users()["rank[next-user]"], strict=True))
     targets = prepared.log.events[prepared.parts.test.target]
     for number, (event, user) in enumerate(targets.select("event", "user").iter_rows()):

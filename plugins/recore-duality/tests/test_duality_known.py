@@ -13,9 +13,9 @@ from duality_helpers import Row, interactions, logs, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recore_duality.known import Known, read_rows, windows
-from recore_duality.tower import blocks
 
 from recore.ragged import Batch, View, offsets_of
+from recore.sequential import blocks
 from recore.testing.tiny.data import TinyTokenizer
 
 MANY = settings(deadline=None, max_examples=150)

@@ -5,6 +5,7 @@ Legend: `T` events of a log, `U` users in the numbering of the table that scores
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Known:
     """Looks up users of a log whose times order events across users."""
 
     def __init__(self, log: Interactions, users: Tokenizer) -> None:
+        self._log = log
         time: npt.NDArray[Any] = log.events["time"].to_numpy()
         self.timeline = Timeline(log.offsets(), time)
         self._sorted = np.sort(time)
@@ -34,27 +36,41 @@ class Known:
         self._group: Ids = np.full(users.items, -1, dtype=np.int64)
         self._group[ids[ids >= 0]] = np.flatnonzero(ids >= 0)
 
-    def rows(self, moment: Any) -> tuple[Ids, Ids]:
-        """For each user `(U,)` the row of the last event strictly before `moment` (None: the end of the log),
-        −1 without one, and how many events of the log are later than it and before `moment` (−1 without one)."""
-        if moment is None:
-            stop = self.timeline.offsets[1:][self._group]
-            last = np.where(stop > self.timeline.offsets[:-1][self._group], stop - 1, -1)
-            before = len(self._sorted)
-        else:
-            asked = np.full(len(self._group), moment)
-            last = self.timeline.last(np.maximum(self._group, 0), asked)
-            before = int(np.searchsorted(self._sorted, moment, side="left"))
-        last = np.where(self._group >= 0, last, -1)
-        return last, np.where(last >= 0, before - self._until[last], -1)
-
-    def counts(self, moment: Any) -> Ids:
-        """For each user `(U,)` how many events stand strictly before `moment` (None: the end of the log)."""
+    def _until_moment(self, moment: Any) -> tuple[Ids, Ids]:
+        """For each user `(U,)` the rows of their events strictly before `moment` (None: the end of the log): the
+        first, and the one after the last."""
         group = np.maximum(self._group, 0)
         begin, stop = self.timeline.offsets[:-1][group], self.timeline.offsets[1:][group]
         if moment is not None:
             stop = self.timeline.stop(group, np.full(len(group), moment))
-        return np.where(self._group >= 0, stop - begin, 0)
+        return begin, np.where(self._group >= 0, stop, begin)
+
+    def rows(self, moment: Any) -> tuple[Ids, Ids]:
+        """For each user `(U,)` the row of the last event strictly before `moment` (None: the end of the log),
+        −1 without one, and how many events of the log are later than it and before `moment` (−1 without one)."""
+        begin, stop = self._until_moment(moment)
+        last = np.where(stop > begin, stop - 1, -1)
+        before = (
+            len(self._sorted) if moment is None else int(np.searchsorted(self._sorted, moment, side="left"))
+        )
+        return last, np.where(last >= 0, before - self._until[last], -1)
+
+    def counts(self, moment: Any) -> Ids:
+        """For each user `(U,)` how many events stand strictly before `moment` (None: the end of the log)."""
+        begin, stop = self._until_moment(moment)
+        return stop - begin
+
+    def came(self, event: Tensor) -> Tensor:
+        """For events of the log by their ids `(n,)` the row after which their user was in the state they came in,
+        or −1."""
+        ids, rows = self._came
+        return rows[torch.searchsorted(ids, event)]
+
+    @cached_property
+    def _came(self) -> tuple[Tensor, Tensor]:
+        """The log's event ids, ascending, and what `came` says of each."""
+        ids, order = torch.from_numpy(self._log.events["event"].to_numpy().copy()).sort()
+        return ids, torch.from_numpy(self.before(self._log))[order]
 
     def before(self, log: Interactions) -> Ids:
         """For each event of the log `(T,)` its user's last row strictly before it, or −1."""

@@ -17,11 +17,11 @@ from recore.data import Interactions
 from recore.engine.drive import Fit, Stateful
 from recore.histories import tokenise
 from recore.ragged import Batch, View
-from recore.sequential import SequentialModel
+from recore.sequential import SequentialModel, blocks, evaluating
 from recore_duality.known import read_rows, windows
 from recore_duality.options import Dual
 from recore_duality.scorer import DualScorer
-from recore_duality.tower import ItemTower, blocks
+from recore_duality.tower import ItemTower
 from recore_duality.training import DualTraining
 
 
@@ -52,16 +52,12 @@ class DualModel(SequentialModel):
         start, stop, read = windows(view, self.history)
         table = self.embedder.table().weight
         found = table.new_zeros(view.events + 1, table.shape[1])
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             for block in blocks(stop - start):
                 cut = view.cut(start[block], stop[block]).laid_out(self.layout).to(table.device)
                 hidden = self(Batch({"user": cut}), cut)
                 keep, rows = read_rows(start[block], stop[block], read[block])
                 found[rows.to(table.device)] = hidden[keep.to(table.device)]
-        finally:
-            self.train(was_training)
         return found if view.events == len(log) else self._spread(found, view, log)
 
     def _spread(self, found: Tensor, view: View, log: Interactions) -> Tensor:

@@ -14,9 +14,9 @@ from torch import Tensor
 from recore.contracts import Queries, Tokenizer
 from recore.data import Interactions
 from recore.histories import cut_queries, tokenise
-from recore.sequential import SequentialScorer, score_table
+from recore.sequential import SequentialScorer, blocks, evaluating, score_table
 from recore_duality.known import Known
-from recore_duality.tower import blocks, users_of
+from recore_duality.tower import STATE, users_of
 
 if TYPE_CHECKING:
     from recore_duality.model import DualModel
@@ -45,8 +45,6 @@ class AudienceScorer:
         if self.model.item.ordered:
             self.known = Known(log, self._tokenizer)
             self.states = self.model.states(log, self.items, self.columns)
-            self._rows_of_events = _by_event(log)
-            self._before = torch.from_numpy(self.known.before(log))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -67,27 +65,18 @@ class AudienceScorer:
             queries = of_known(queries, self._tokenizer)
         cut = cut_queries(queries, tower.history) if tower.ordered else spread(queries, tower.history)
         view = tokenise(cut.events, cut.offsets, self._tokenizer, self.columns)
-        if tower.ordered:
-            view = view.with_columns(state=self._states(view["event"]))
+        if self.known is not None:
+            view = view.with_columns(**{STATE: self.known.came(view["event"])})
         full = (view.lengths > 0).nonzero().squeeze(-1)
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             for block in blocks(view.lengths[full]):
                 index = full[block]
                 part = view.cut(view.offsets[index], view.offsets[index + 1])
                 inputs, where = tower.objective.query(part)
                 inputs = inputs.laid_out(tower.layout).to(own.device)
                 encoded[index.to(own.device)] = tower.encoded(inputs, where.to(own.device), self.states)
-        finally:
-            model.train(was_training)
         asking = tower.asking(encoded, own).double()
         return torch.cat([asking, self._moments(queries).to(asking.device)[:, None]], 1)
-
-    def _states(self, event: Tensor) -> Tensor:
-        """The rows of the states in which users came, of events by their ids."""
-        ids, rows = self._rows_of_events
-        return self._before[rows[torch.searchsorted(ids, event)]]
 
     def _moments(self, queries: Queries) -> Tensor:
         if self.known is None or queries.time is None:
@@ -116,13 +105,6 @@ class AudienceScorer:
         moment: Any = None if place < 0 or place >= len(distinct) else distinct[place]
         last, age = self.known.rows(moment)
         return torch.from_numpy(last).to(self.states.device), torch.from_numpy(age).to(self.states.device)
-
-
-def _by_event(log: Interactions) -> tuple[Tensor, Tensor]:
-    """Event ids ascending, and the rows of the log that they are."""
-    event = torch.from_numpy(log.events["event"].to_numpy().copy())
-    ids, rows = event.sort()
-    return ids, rows
 
 
 def of_known(queries: Queries, tokenizer: Tokenizer) -> Queries:

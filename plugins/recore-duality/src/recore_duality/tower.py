@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recore import Context, Facts
 from recore.contracts import Embedder, Encoder, Objective, Position, Table, Tokenizer
 from recore.ragged import Batch, Layout, View
-from recore.sequential import EVENTS_AT_ONCE, folded
+from recore.sequential import folded
 from recore_duality.options import ItemView
 
 OCTAVES = 48  # ages up to 2^48 events are told apart
@@ -97,15 +97,3 @@ def users_of(context: Context) -> Tokenizer:
     if context.users is None:
         raise RuntimeError("model 'dual': no tokenizer of users in the context")
     return context.users
-
-
-def blocks(lengths: Tensor, most: int = EVENTS_AT_ONCE) -> list[slice]:
-    """Consecutive sequences of at most `most` events together."""
-    ends = lengths.cumsum(0)
-    found, begin = [], 0
-    while begin < len(lengths):
-        used = int(ends[begin - 1]) if begin else 0
-        end = max(int(torch.searchsorted(ends, used + most, right=True)), begin + 1)
-        found.append(slice(begin, end))
-        begin = end
-    return found

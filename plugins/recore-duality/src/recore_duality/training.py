@@ -55,7 +55,7 @@ class DualTraining(SequentialTraining):
         self.known: Known | None = None
         if self._ordered:
             self.known = Known(self.log, self.users)
-            view = view.with_columns(**{STATE: self._came(view)})
+            view = view.with_columns(**{STATE: self.known.came(view["event"])})
             time = view["time"].numpy()
             self.in_time = torch.from_numpy(np.argsort(time, kind="stable"))
             self.starts, self.stops = self._bounds(view, time)
@@ -77,14 +77,6 @@ class DualTraining(SequentialTraining):
         order = torch.argsort(self.subject)
         rows = View({"token": seen.values}, seen.offsets).cut(seen.offsets[order], seen.offsets[order + 1])
         return Ragged(rows["token"], offsets_of(lengths))
-
-    def _came(self, view: View) -> Tensor:
-        """For each event of the view the row of the log after which its user's state is the one they came in."""
-        assert self.known is not None
-        event, ids = self.log.events["event"].to_numpy(), view["event"].numpy()
-        order = np.argsort(event)
-        rows = order[np.searchsorted(event[order], ids)]
-        return torch.from_numpy(self.known.before(self.log)[rows])
 
     def _bounds(self, view: View, time: Any) -> tuple[Tensor, Tensor]:
         """For each place in time the first of its item's last m users before its moment, and the first that is
