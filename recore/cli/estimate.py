@@ -213,7 +213,7 @@ def _memory(console: Console, made: Estimate) -> None:
         remark = "" if not passing else "at the peak" if counts else "at another time"
         table.add_row(f"  {name}", mib(value), share, remark, style="" if counts else "dim")
     if made.at_peak == "reading the data":
-        table.add_row("  reading the data", mib(made.peak), "", "is the peak")
+        table.add_row("  reading the data", mib(made.peak), "", "at the peak")
     table.add_row("  peak", mib(made.peak), "", "", style="bold")
     console.print(table)
     console.print()

@@ -103,7 +103,9 @@ def peak_memory_mib() -> float:
 
 
 def reset_peak_memory() -> None:
-    """Forget earlier peaks, so that each of several runs in one process states its own (Linux only)."""
+    """Forget earlier peaks, and give back what earlier runs freed, so that each of several runs in one process
+    states its own (Linux only)."""
+    give_back_freed_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

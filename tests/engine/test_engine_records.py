@@ -17,7 +17,7 @@ from engine_helpers import Small, framed, main, walks
 
 import recore
 from recore.api import Result
-from recore.engine.machine import give_back_freed_memory, peak_memory_mib, reset_peak_memory
+from recore.engine.machine import peak_memory_mib, reset_peak_memory
 from recore.engine.ranks import TIE_BOUND
 from recore.engine.record import intervals, keep_record, record_path
 from recore.statistics import paired
@@ -185,12 +185,10 @@ def test_records_are_kept_where_they_belong(
 
 
 def test_peak_memory_is_of_this_run() -> None:
-    give_back_freed_memory()  # what earlier tests freed would hold it, and the peak not move
     reset_peak_memory()
     before = peak_memory_mib()
     torch.ones(100 * 2**18).sum()  # 100 MiB
     assert peak_memory_mib() > before + 90
-    give_back_freed_memory()  # kept for what comes next, it would still be held
     reset_peak_memory()
     if Path("/proc/self/clear_refs").exists():
         assert peak_memory_mib() < before + 90
