@@ -14,6 +14,8 @@ from recore.contracts.data import Dataset
 from recore.contracts.model import Embedder, Encoder, Position
 from recore.hookspecs import hookimpl
 
+EVIDENCE = frozenset({"surprise", "rank", "agreement"})  # columns that the model fills: `recore.evidence`
+
 
 def _at_least_two(instance: object, attribute: object, value: int | str) -> None:
     if value != "all" and int(value) < 2:
@@ -54,8 +56,8 @@ class Sequential:
         return list(self.position) if isinstance(self.position, list | tuple) else [self.position]
 
     def provides(self) -> Facts:
-        """The history's bound."""
-        return Facts(history=self.history.last)
+        """The history's bound, and what the model makes of known items for parts that read it (`recore.evidence`)."""
+        return Facts(history=self.history.last, computed=EVIDENCE)
 
     def problems(self, facts: Facts) -> list[str]:
         """What has to stand beside it."""

@@ -58,10 +58,12 @@ class SamplerClaims(Claims):
 
 @frozen
 class BatcherClaims(Claims):
-    """`each`: how often each history (or window, or prefix) is in an epoch. `random`: the order is drawn anew
-    each epoch."""
+    """`each`: how often what is in an epoch. `once`: each history, in one piece. `target`: each event that has
+    one before it is a target exactly once, in as many entries (windows, prefixes) as that takes. `drawn`: entries
+    are drawn, each event that has one before it with a probability whose inverse is the entry's weight.
+    `random`: the order is drawn anew each epoch."""
 
-    each: Literal["once", "drawn"] = "once"
+    each: Literal["once", "target", "drawn"] = "once"
     random: bool = True
 
 

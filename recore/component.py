@@ -86,6 +86,10 @@ class Facts:
     appended: int | None = None  # rows that the objective's query appends
     padding: Literal["none", "left", "right"] | None = None  # the rectangle that the batcher asks for
     one_prediction_per_row: bool | None = None  # each batch row predicts from its last event only
+    whole_histories: bool | None = None  # the batcher is given whole histories and cuts them itself
+    reach: int | None = (
+        None  # most events that an entry of a plan may hold; the model says, building its batcher
+    )
     negatives: bool | None = None  # a sampler stands before the loss that asks
     log_q: str | None = None  # what that sampler claims of its log_q
     exclude: str | None = None  # which own items that sampler never draws

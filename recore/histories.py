@@ -51,7 +51,12 @@ def tokenise(events: pl.DataFrame, offsets: Ids, tokenizer: Tokenizer, columns: 
 
 def _column(events: pl.DataFrame, name: str) -> Tensor:
     if name not in events.columns:
-        raise DataError(f"a part needs the column {name!r}, which the data does not have ({events.columns})")
+        # Training data was asked for its columns before: it is the events of a question that lack one.
+        hint = "give it with every event" + (" (`Query.times`)" if name == "time" else "")
+        raise DataError(
+            f"a part of the model reads the column {name!r}, which these events do not have (columns: "
+            f"{', '.join(events.columns)}): {hint}"
+        )
     column = events[name]
     if column.dtype.is_integer() or column.dtype == pl.Boolean:
         return torch.from_numpy(column.cast(pl.Int64).to_numpy().copy())

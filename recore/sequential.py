@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from attrs import evolve, frozen
 from safetensors import SafetensorError
@@ -18,14 +19,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recore.builtin import Sequential
-from recore.claims import EncoderClaims
+from recore.claims import EncoderClaims, PositionClaims
 from recore.component import Context
 from recore.contracts.data import RowMap, SplitParts, Tokenizer
 from recore.contracts.learning import Batcher, Loss, Negatives, Objective, Plan, Sampler
 from recore.contracts.model import Embedder, Encoder, Placed, Position, Table
 from recore.contracts.scoring import Queries
 from recore.data import Interactions
-from recore.errors import DivergenceError, RunFolderError
+from recore.errors import DataError, DivergenceError, RunFolderError
+from recore.evidence import EVIDENCE, known_items
 from recore.histories import cut_queries, seen_items, tokenise
 from recore.ragged import Batch, Layout, Targets, View
 from recore.rng import default_generator, generator
@@ -55,6 +57,14 @@ class SequentialModel(nn.Module):
         for number, position in enumerate(self.positions):
             if isinstance(position, nn.Module):
                 self.add_module(f"position{number}", position)
+        # A first pass without the positions that read evidence makes the evidence.
+        reading = [part.columns() & EVIDENCE for part in options.positions]
+        self.evidence = frozenset().union(*reading)
+        self.first = [position for position, read in zip(self.positions, reading, strict=True) if not read]
+        self.asks_when = any(
+            isinstance(part.claims, PositionClaims) and part.claims.query_time == "target"
+            for part in options.positions
+        )
         claims = options.encoder.claims
         self.encodes_rows = isinstance(claims, EncoderClaims) and claims.rows
         self.history = None if options.history.last == "all" else int(options.history.last)
@@ -67,8 +77,27 @@ class SequentialModel(nn.Module):
 
     def forward(self, batch: Batch, view: View, rows: Tensor | None = None) -> Tensor:
         """Hidden states `(T, d)`, or those of `rows (R,)`."""
+        if missing := self.evidence - set(view.columns):
+            states = self.first_pass(batch, view)
+            before = torch.arange(view.events, device=states.device) - 1
+            before = before.masked_fill(view.place == 0, -1)
+            view = view.with_columns(
+                **known_items(states, before, view["item"], self.embedder.table(), missing)
+            )
+            batch = evolve(batch, views={**batch.views, "user": view})
+        return self._encoded(self.positions, batch, view, rows)
+
+    @torch.no_grad()
+    def first_pass(self, batch: Batch, view: View) -> Tensor:
+        """Hidden states `(T, d)` as they are in evaluation, without the positions that read evidence."""
+        with evaluating(self):
+            return self._encoded(self.first, batch, view)
+
+    def _encoded(
+        self, positions: Sequence[Position], batch: Batch, view: View, rows: Tensor | None = None
+    ) -> Tensor:
         x = self.embedder.embed(batch, view)
-        placed = folded(self.positions, x, batch, view)
+        placed = folded(positions, x, batch, view)
         x = placed.inputs
         if rows is not None and self.encodes_rows:
             return self.encoder.encode(x, batch, view, placed, rows=rows)
@@ -193,13 +222,16 @@ class SequentialTraining:
         self.seed = fit.seed
         self.device = fit.machine.device
         self.objective: Objective = fit.build_objective()
-        self.batcher: Batcher = fit.build_batcher()
+        reach = None if model.history is None else self.objective.reach(model.history)[0]
+        self.batcher: Batcher = fit.build_batcher(reach)
+        # Of the columns that the model fills, those that the objective weighs targets by.
+        self.weighing = fit.recipe.objective.columns() & EVIDENCE if fit.recipe.objective else frozenset()
         log = fit.training
         histories = tokenise(log.events, log.offsets(), fit.tokenizer, fit.columns)
         fit.context = evolve(fit.context, seen=seen_items(histories))
         self.losses = [Weighted(*built) for built in fit.build_losses(self.contexts(fit))]
-        if model.history is not None:
-            histories = histories.last_events(self.objective.reach(model.history)[0])
+        if reach is not None and not model.context.facts.whole_histories:
+            histories = histories.last_events(reach)
         self.histories = histories
         self._plan: tuple[int, Plan] | None = None
 
@@ -237,6 +269,8 @@ class SequentialTraining:
         stop = self.histories.offsets[index + 1] if plan.stop is None else first + plan.stop[chosen]
         histories = self.histories.cut(start, stop, index)
         since = None if plan.target_from is None else plan.target_from[chosen]
+        if self.weighing:
+            histories = self._with_evidence(histories)
         random = generator(self.seed, "objective", epoch, number)
         inputs, targets = self.objective.training(histories, random, since)
         if plan.weight is not None:
@@ -244,6 +278,22 @@ class SequentialTraining:
             targets = evolve(targets, weight=targets.weight * share)
         inputs = inputs.laid_out(Layout(plan.layout.padding, self.model.history))
         return [Batch({"user": inputs}, targets).to(self.device)]
+
+    def _with_evidence(self, histories: View) -> View:
+        """The histories with what the model, as it stands, makes of each event from those before it."""
+        first, stop = histories.offsets[:-1], histories.offsets[1:]
+        inputs = histories.cut(first, torch.maximum(first, stop - 1)).laid_out(self.model.layout)
+        inputs = inputs.to(self.device)
+        full = inputs.lengths > 0
+        targets = None
+        if self.model.asks_when:
+            targets = _when(inputs.last[full], histories["time"].to(self.device)[histories.last][full])
+        states = self.model.first_pass(Batch({"user": inputs}, targets), inputs)
+        before = inputs.offsets[:-1].cpu()[histories.sequence] + histories.place - 1
+        before = before.masked_fill(histories.place == 0, -1).to(self.device)
+        items, table = histories["item"].to(self.device), self.model.embedder.table()
+        found = known_items(states, before, items, table, self.weighing)
+        return histories.with_columns(**{name: column.cpu() for name, column in found.items()})
 
     def weights(self, batches: Sequence[Batch]) -> Mapping[str, Tensor]:
         """Per loss, the weight of these batches, without a forward pass."""
@@ -281,7 +331,9 @@ class SequentialTraining:
                             answer.table,
                             self._negatives(entry, batch, answer, place),
                         )
-                        weight = weights[entry.name]
+                        weight = weights[entry.name].to(
+                            value.total.dtype
+                        )  # divided as exactly as it is counted
                         # Where nothing counts there is nothing to divide by, and 0 · ∞ would spoil the gradient.
                         share = torch.where(weight > 0, entry.weight / weight, torch.zeros_like(weight))
                         shares.append(value.total * share)
@@ -351,6 +403,11 @@ def _targets(batch: Batch) -> Targets:
     return batch.targets
 
 
+def _when(where: Tensor, time: Tensor) -> Targets:
+    """Of no known item at the rows `where (N,)`, and when."""
+    return Targets(where, torch.full_like(where, -1), torch.ones(len(where), device=where.device), time=time)
+
+
 def _rows(targets: Targets, view: View) -> Tensor | None:
     """The rows that predict, or None when all do, in order: then nothing has to be gathered."""
     where = targets.where
@@ -377,8 +434,19 @@ class SequentialScorer:
 
     @torch.no_grad()
     def encode(self, queries: Queries) -> Tensor:
-        """`(B, d)`. A history without any known event has no state: zeros, so that all items tie."""
+        """`(B, d)`. A history without any known event has no state: zeros, so that all items tie. Raises DataError
+        where the model reads when the predicted event happens and the queries do not say."""
         model = self.model
+        if absent := sorted(self.columns - set(queries.events.columns)):
+            raise DataError(
+                f"this model reads {', '.join(absent)} of every event, but the histories that ask do not tell "
+                "(from Python give times, `Query.times`; on the command line ask for users of the log, --users)"
+            )
+        if model.asks_when and queries.time is None and len(queries):
+            raise DataError(
+                "a position of this model reads the time of the event to be predicted (`query_time: target`), but "
+                f"{len(queries)} queries give none: give each a time (`Query.time`; `recore recommend --at TIME`)"
+            )
         if model.history is not None:
             # Dropped unknown items make room for older ones, so cut after they are dropped where they are.
             reach = self.objective.reach(model.history)[1]
@@ -387,10 +455,14 @@ class SequentialScorer:
         view = tokenise(queries.events, queries.offsets, self._tokenizer, self.columns)
         if model.history is not None and self._tokenizer.unknown != "keep":
             view = view.last_events(reach)
+        time = None
+        if model.asks_when and queries.time is not None:
+            time = torch.from_numpy(np.ascontiguousarray(queries.time))
         with evaluating(model):
-            return self._states(view)
+            return self._states(view, time)
 
-    def _states(self, view: View) -> Tensor:
+    def _states(self, view: View, time: Tensor | None) -> Tensor:
+        """`(B, d)`; `time (B,)`: when what is predicted happens, for models that read it."""
         model = self.model
         table = model.embedder.table()
         states = table.weight.new_zeros(len(view), table.weight.shape[1])
@@ -407,7 +479,8 @@ class SequentialScorer:
             inputs, where = self.objective.query(block)
             inputs = inputs.laid_out(model.layout).to(states.device)
             where = where.to(states.device)
-            states[index.to(states.device)] = model(Batch({"user": inputs}), inputs, where)
+            when = None if time is None else _when(where, time[index].to(where.device))
+            states[index.to(states.device)] = model(Batch({"user": inputs}, when), inputs, where)
         return states
 
     @torch.no_grad()

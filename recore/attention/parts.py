@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recore.attention.bands import Band
 from recore.attention.plan import Group, Plan
 from recore.attention.tables import ByBucket, ByDiagonal, Reader
 from recore.attention.terms import KeyBias, PairFunction, PairTable
@@ -54,15 +55,17 @@ def parts_of(
     tensors: Sequence[Tensor],
     needs: Sequence[bool],
     causal: bool,
+    softmax: bool,
+    dropout: bool,
 ) -> list[Part]:
     """The parts of a call's terms, in their order. `tensors`: all of theirs, in order; `needs`: which of them
-    need a gradient."""
+    need a gradient; `softmax`: weights of a row sum to one before dropout."""
     left = iter(zip(tensors, needs, strict=True))
     parts: list[Part] = []
     for term in terms:
         match term:
             case PairTable():
-                parts.append(_table_part(plan, term, *next(left), causal))
+                parts.append(_table_part(plan, term, *next(left), causal, softmax, dropout))
             case KeyBias():
                 parts.append(_KeyBias(*next(left)))
             case PairFunction():
@@ -70,13 +73,18 @@ def parts_of(
     return parts
 
 
-def _table_part(plan: Plan, term: PairTable, table: Tensor, needed: bool, causal: bool) -> Part:
+def _table_part(
+    plan: Plan, term: PairTable, table: Tensor, needed: bool, causal: bool, softmax: bool, dropout: bool
+) -> Part:
     reader: Reader
     if term.index != "distance":
         reader = ByBucket(term.index, term.buckets)
     elif all(group.aligned for group in plan.groups):
         if term.into == "logit":
             return _DistanceBias(plan, term.low, table, needed, causal)
+        if causal and term.low <= 0:
+            band = Band(table, term.low, needed)
+            return _KeyBand(band, softmax) if term.into == "key" else _ValueBand(band, softmax, dropout)
         reader = ByDiagonal(term.low, term.buckets)
     else:
         reader = ByBucket((term.low, term.low + term.buckets - 1), term.buckets)
@@ -255,3 +263,47 @@ class _ValueTable(_VectorTable):
         self._spread(tile, given, dweights)
         if self.grad is not None:
             self._learn(tile, self.reader.fold(tile, weights), given)
+
+
+class _KeyBand(Part):
+    """Keys per distance, by bands. A softmax does not see the far vector's share of a logit."""
+
+    def __init__(self, band: Band, softmax: bool) -> None:
+        self.band, self.whole = band, not softmax
+
+    def logits(self, tile: Tile, asking: Tensor, logits: Tensor) -> None:
+        self.band.spread(tile, asking, logits, self.whole)
+
+    def logits_back(self, tile: Tile, asking: Tensor, dlogits: Tensor, dasking: Tensor) -> None:
+        self.band.collect(tile, dlogits, dasking)
+        self.band.learn(tile, dlogits, asking)
+        if self.whole:
+            total = dlogits.sum(-1, keepdim=True)
+            dasking.addcmul_(total, self.band.far)
+            self.band.far_learns(total, asking)
+
+    def gradients(self) -> tuple[Tensor | None, ...]:
+        return (self.band.gradient(),)
+
+
+class _ValueBand(Part):
+    """Values per distance, by bands. Weights of a row that sum to one give it the far vector whole, and what that
+    adds to the gradient of all of them alike is nothing to the softmax's."""
+
+    def __init__(self, band: Band, softmax: bool, dropout: bool) -> None:
+        self.band, self.whole = band, not softmax or dropout
+
+    def result(self, tile: Tile, weights: Tensor, received: Tensor) -> None:
+        self.band.collect(tile, weights, received)
+        if self.whole:
+            received.addcmul_(weights.sum(-1, keepdim=True), self.band.far)
+        else:
+            received.add_(self.band.far)
+
+    def result_back(self, tile: Tile, weights: Tensor, given: Tensor, dweights: Tensor) -> None:
+        self.band.spread(tile, given, dweights, self.whole)
+        self.band.learn(tile, weights, given)
+        self.band.far_learns(weights.sum(-1, keepdim=True) if self.whole else None, given)
+
+    def gradients(self) -> tuple[Tensor | None, ...]:
+        return (self.band.gradient(),)

@@ -28,7 +28,7 @@ from recore.attention.terms import KeyBias, Normalise, PairFunction, PairTable, 
 from recore.attention.tile import Tile
 from recore.ragged import View
 
-_LOGITS = 2**20  # of a tile
+_LOGITS = 2**18  # of a tile
 
 
 def tiled(
@@ -107,8 +107,9 @@ class _Pass:
         needs: Sequence[bool],
     ) -> None:
         self.job, self.q, self.k, self.v = job, q, k, v
-        self.parts: list[Part] = parts_of(job.plan, job.terms, tensors, needs, job.causal)
-        self.drop = Dropout(job.dropout, job.seed, q.device) if job.dropout else None
+        softmax, drops = job.normalise == "softmax", job.dropout > 0
+        self.parts: list[Part] = parts_of(job.plan, job.terms, tensors, needs, job.causal, softmax, drops)
+        self.drop = Dropout(job.dropout, job.seed, q.device) if drops else None
         self.grow = self.drop.grow if self.drop else 1.0
         self.buffers: dict[str, Tensor] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--audience", action="store_true", help="who is next for the items of --item or --items"
     )
+    parser.add_argument(
+        "--at",
+        type=float,
+        metavar="TIME",
+        help="when what comes next happens, in the log's own units of time: for models that read it "
+        "(`query_time: target`)",
+    )
     parser.add_argument("-k", type=int, default=10, metavar="N", help="how many (default: 10)")
     parser.add_argument(
         "--keep-seen", action="store_true", help="items of the history may be recommended again"
@@ -66,6 +74,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Ask."""
+    import numpy as np
+    from attrs import evolve
+
     from recore.api import with_titles
     from recore.cli.common import warn_of_other_code
     from recore.engine.audiences import NAMES, audience
@@ -75,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.k < 1:
         raise _bad(f"-k: expected at least 1, got {args.k}")
+    if args.at is not None and (args.audience or not math.isfinite(args.at)):
+        raise _bad(f"--at: expected a number, for lists of items, got {args.at}")
     if args.audience != (args.item is not None or args.items is not None):
         raise _bad("--audience goes with --item or --items, and they with it")
     opened = reopen(args.folder)
@@ -85,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         names = NAMES
     else:
         queries = _queries(args, opened)
+    if args.at is not None:
+        queries = evolve(queries, time=np.full(len(queries), args.at))
     tokenizer = scorer.tokenizer
     candidates = (
         None if args.candidates is None else known_ids(_lines(args.candidates), tokenizer, "--candidates")
@@ -98,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
             "run": str(opened.folder.path),
             "weights": opened.weights_digest(),
             "k": args.k,
+            **({} if args.at is None else {"at": args.at}),
             "keep_seen": args.keep_seen,
             "candidates": None if candidates is None else sorted(candidates.tolist()),
             "exclude": sorted(exclude.tolist()),

@@ -25,10 +25,11 @@ def beyond_bound(
     objective: Objective = context.build(recipe.objective)
     train, query = objective.reach(last)
     lengths: dict[str, tuple[Ids, int]] = {
-        "training": (np.diff(training.offsets()), train),
         "validation": (parts.validation.stop - parts.validation.start, query),
         "test": (parts.test.stop - parts.test.start, query),
     }
+    if not recipe.facts.whole_histories:  # a batcher that cuts histories itself loses no event
+        lengths = {"training": (np.diff(training.offsets()), train), **lengths}
     counts = {}
     for part, (length, reach) in lengths.items():
         counts[f"{part} histories longer than the last {reach} events, which are read"] = int(

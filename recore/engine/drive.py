@@ -19,7 +19,7 @@ import torch
 from attrs import define, field
 
 from recore.claims import LossClaims
-from recore.component import Context, Part
+from recore.component import Context, Facts, Part
 from recore.contracts.data import Tokenizer
 from recore.contracts.learning import (
     Batcher,
@@ -106,19 +106,19 @@ class Fit:
         """The columns of the log that some part reads, without those that the model fills itself."""
         return self.recipe.columns - (self.recipe.facts.computed or frozenset())
 
-    def _build(self, part: Part[Any] | None, key: str) -> Any:
+    def _build(self, part: Part[Any] | None, key: str, facts: Facts | None = None) -> Any:
         if part is None:
             raise RecoreError(f"the model asks for `{key}:`, but the recipe sets none")
-        return self.context.build(part)
+        return self.context.build(part, facts)
 
     def build_objective(self) -> Objective:
         """The recipe's objective."""
         built: Objective = self._build(self.recipe.objective, "objective")
         return built
 
-    def build_batcher(self) -> Batcher:
-        """The recipe's batcher."""
-        built: Batcher = self._build(self.recipe.batcher, "batcher")
+    def build_batcher(self, reach: int | None = None) -> Batcher:
+        """The recipe's batcher; `reach`: most events of a history that an entry of its plans may hold."""
+        built: Batcher = self._build(self.recipe.batcher, "batcher", Facts(reach=reach))
         return built
 
     def build_losses(

@@ -196,7 +196,7 @@ def prepare(
                 f"{part.kind} {part.component.name!r} reads the column {name!r}, which the data does not have",
                 part.where,
                 part.path,
-                f"columns: {', '.join(log.events.columns)}",
+                f"use data that has it, or another {part.kind}; columns: {', '.join(log.events.columns)}",
             )
             for name in sorted(part.columns() - set(log.events.columns) - (recipe.facts.computed or set()))
         ]

@@ -13,6 +13,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
+from recore.builtin import EVIDENCE
 from recore.component import Context, Facts, Part
 from recore.contracts.data import Tokenizer
 from recore.data import Interactions
@@ -151,6 +152,7 @@ def make_case(profile: Profile | str = "quick", seed: int = 0, **facts: Any) -> 
         log_q="exact",
         exclude="none",
         columns=frozenset(log.events.columns),
+        computed=EVIDENCE,
         items=tokenizer.items,
         tokens=tokenizer.tokens,
         users=len(histories),

@@ -185,11 +185,12 @@ def check_query_like_training(part: Part[Any], case: Case) -> Evidence:
             asked, where = objective.query(view.cut(torch.tensor([first]), torch.tensor([at])))
             rows = list(_visible(asked, int(where[0]), case))
             for name in inputs.columns:
-                mine, theirs = inputs[name][seen].tolist(), asked[name][rows].tolist()
+                mine, theirs = inputs[name][seen], asked[name][rows]
+                alike = mine.shape == theirs.shape and torch.equal(mine.nan_to_num(), theirs.nan_to_num())
                 require(
-                    mine == theirs,
-                    f"before item {int(_ids(targets)[number])} training sees the {name}s {mine}, "
-                    f"and a query after the same history {theirs}",
+                    alike,
+                    f"before item {int(_ids(targets)[number])} training sees the {name}s {mine.tolist()}, "
+                    f"and a query after the same history {theirs.tolist()}",
                 )
 
     for_all(

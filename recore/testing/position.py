@@ -6,9 +6,11 @@ Legend: `T` events, `H` heads, `d` width.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 
 from recore.attention import KeyBias, Term
@@ -202,9 +204,10 @@ def check_relative_to(part: Part[Any], case: Case) -> Evidence:
         return _window(stacks, case)
     base = base_layout(stacks[0], case.facts)
     view = replaced_view(case).laid_out(base)
-    order = max(_order_sensitivity(stack, view) for stack in stacks)
-    drop = _worst(_after_dropping(stack, view) for stack in stacks)
-    cut = _worst(after_cutting(stack, view) for stack in stacks)
+    tried = [(stack, times) for stack in stacks for times in (view, _timed(view, case, "times"))]
+    order = max(_order_sensitivity(stack, times) for stack, times in tried)
+    drop = _worst(_after_dropping(stack, times) for stack, times in tried)
+    cut = _worst(after_cutting(stack, times) for stack, times in tried)
     seen = f"order {order:.1e}, dropping old events {drop.far:.1e}, removing later ones {cut.far:.1e}"
     if said == "nothing":
         require(
@@ -297,27 +300,66 @@ def check_deterministic(part: Part[Any], case: Case) -> Evidence:
 @states(
     "position",
     10,
-    "Times are read as `query_time` says: not at all with `none`, and that of the event to be predicted only "
-    "with `target`.",
+    "Times are read as `query_time` says: not at all with `none`, those of the asking event and earlier ones with "
+    "`last-event`, and with `target` that of the event to be predicted, too.",
 )
 def check_query_time(part: Part[Any], case: Case) -> Evidence:
     said, stack = _claims(part).query_time, _stack(part, case)
-    base = base_layout(stack, case.facts)
-    view = replaced_view(case).laid_out(base)
-    plain = stack.states(view)
-    other = stack.states(view.with_columns(time=view["time"] * 3 + 5 * view.place**2))
-    log = relative(plain, other)
-    batch, x = stack.batch(view), stack.inputs(view)
-    assert batch.targets is not None
-    assert batch.targets.time is not None
-    batch.targets.time.add_(77_777)
-    placed = stack.placed(x, batch, view)
-    target = relative(plain, stack.encoder.encode(placed.inputs, batch, view, placed))
+    view = _timed(replaced_view(case), case, "times").laid_out(base_layout(stack, case.facts))
+    asked = view["time"] + 3600
+    plain = _asked(stack, view, asked)
+    log = relative(plain, _asked(stack, _timed(view, case, "other times"), asked))
+    target = relative(plain, _asked(stack, view, asked + 77_777))
     if said == "none":
         require(log <= EXACT, f"states moved by {log:.2g} when the times of the log changed")
     if said != "target":
         require(target <= EXACT, f"states moved by {target:.2g} when the time of the target changed")
+    later = _after_postponing(stack, view, asked)
+    require(later.far <= EXACT, later.what)
+    require(
+        said != "last-event" or log > SEEN,
+        f"states moved by {log:.2g} only when all times of the log changed, so none is read, and `query_time: "
+        "last-event` is claimed",
+    )
+    require(
+        said != "target" or target > SEEN,
+        f"states moved by {target:.2g} only when the time of the target changed, so it is not read, and "
+        "`query_time: target` is claimed",
+    )
     return Evidence(f"{said}: the log's times move states by {log:.1e}, the target's by {target:.1e}")
+
+
+def _timed(view: View, case: Case, purpose: str) -> View:
+    """The view with gaps of a second to ten years between events, whatever scale a scheme reads them by."""
+    years = torch.rand(view.events, generator=case.generator("times", purpose), dtype=torch.float64)
+    gaps = (years * math.log(3e8)).exp().long()
+    total = gaps.cumsum(0)
+    return view.with_columns(time=total - (total - gaps)[view.offsets[:-1]][view.sequence]).laid_out(view.layout)
+
+
+def _asked(stack: Stack, view: View, time: Tensor) -> Tensor:
+    """States `(T, d)` where each row's target has its time of `(T,)`."""
+    batch, x = stack.batch(view), stack.inputs(view)
+    assert batch.targets is not None
+    batch = evolve(batch, targets=evolve(batch.targets, time=time))
+    placed = stack.placed(x, batch, view)
+    return stack.encoder.encode(placed.inputs, batch, view, placed)
+
+
+def _after_postponing(stack: Stack, view: View, asked: Tensor) -> Move:
+    """Move all events from a place on to another time, place by place; states before, whose targets keep their
+    times, should stay."""
+    plain, worst = _asked(stack, view, asked), Move()
+    for count in range(1, int(view.lengths.max())):
+        rows = (view.place < count).nonzero().squeeze(-1)
+        # Nearer together, too: a scale that is the shortest gap's moves only then.
+        later = view["time"] + 1000 * torch.arange(view.events)
+        nearer = torch.where(view.place < count, view["time"], view["time"].min() + view.place)
+        for time in (torch.where(view.place < count, view["time"], later), nearer):
+            gap = relative(plain[rows], _asked(stack, view.with_columns(time=time), asked)[rows])
+            what = f"states before place {count} moved by {gap:.2g} when the times of events from there on changed"
+            worst = worst.worse(Move(gap, what))
+    return worst
 
 
 @states("position", 11, "In float32 the states are those of float64, within a scaled bound.")

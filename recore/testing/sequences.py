@@ -5,7 +5,7 @@ Legend: `T` events, `B` sequences, `d` width. In float64, `EXACT` of the largest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -112,20 +112,20 @@ def views(case: Case, longest: int | None = None, most: int = 3, fewest: int = 1
 def base_layout(stack: Stack, facts: Facts) -> Layout:
     """No rectangle where the part does without; else one of the model's width on the recipe's side."""
     try:
-        stack.states(_one_event(stack))
+        stack.states(_one_event(facts.columns or {"time"}))
     except (ValueError, RecoreError):
         side = facts.padding if facts.padding in ("left", "right") else "right"
         return Layout(side, facts.history if isinstance(facts.history, int) else None)
     return Layout()
 
 
-def _one_event(stack: Stack, columns: Sequence[str] = ("time",)) -> View:
+def _one_event(columns: Collection[str]) -> View:
     one = torch.ones(1, dtype=torch.int64)
     made = {
+        **dict.fromkeys(columns, one * 0),
         "token": one * len(SPECIALS),
         "item": one * 0,
         "event": one * 0,
-        **dict.fromkeys(columns, one * 0),
     }
     return View(made, torch.tensor([0, 1]), index=one * 0)
 

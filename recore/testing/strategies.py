@@ -13,6 +13,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from recore.builtin import EVIDENCE
 from recore.claims import Side
 from recore.data import Interactions, Ties
 from recore.ragged import Batch, Layout, Targets, View, offsets_of
@@ -47,7 +48,8 @@ def histories(
         items: V; item ids are drawn from `0 … V − 1`.
         longest, fewest, most: events of a history, and histories.
         columns: further columns. `time` is int64 and never falls within a history, `creator` and others
-            that end in `id` are small integers, all others are float64 of both signs.
+            that end in `id` are small integers, those that a model makes of known items (`recore.evidence`) are in
+            their range, NaN at the first event, and all others are float64 of both signs.
         unknown: whether items may be unknown (token 1, item −1).
         distinct: no item twice in a history; `longest` is at most V then.
     """
@@ -79,6 +81,11 @@ def _column(name: str, offsets: Tensor, random: torch.Generator) -> Tensor:
         return torch.cat([piece.cumsum(0) for piece in torch.split(steps, offsets.diff().tolist())])
     if name == "creator" or name.endswith("id"):
         return torch.randint(0, 5, (count,), generator=random)
+    if name in EVIDENCE:
+        made = 3 * torch.rand(count, generator=random, dtype=torch.float64)
+        made = {"surprise": made, "rank": made.round(), "agreement": made / 1.5 - 1}[name]
+        first = offsets[:-1][offsets.diff() > 0]
+        return made.index_fill(0, first, NAN)  # nothing stands before the first event
     return torch.randn(count, generator=random, dtype=torch.float64)
 
 

@@ -298,3 +298,17 @@ def test_recore_show_tells_of_each_part(capsys: pytest.CaptureFixture[str]) -> N
     ):
         assert main(["show", kind, name]) == 0
         assert word in capsys.readouterr().out
+
+
+def test_positions_that_would_leak_between_the_views_are_refused(recipe_file: Path) -> None:
+    """A state that knows when its user's next event happens; surprise that nobody computes."""
+    target = {"position": {"use": "recore-positions:time-bias", "query_time": "target"}}
+    known = {"item": {"position": {"use": "recore-positions:known-item"}}}
+    assert refused(recipe_file, {"model": target}) == [
+        "model: asks users' states at moments of other events, so none may know when the user's own next event happens "
+        "(set `query_time: last-event` on `position`)"
+    ]
+    assert refused(recipe_file, {"model": known}) == [
+        "model.item.position: position 'known-item' reads the column 'surprise', which this model (or this view of it) "
+        "does not fill (use it under `model.position` of recore:sequential)"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -127,3 +128,55 @@ def test_an_encoder_that_sees_the_future_is_refused() -> None:
 def test_listing_does_not_import_torch() -> None:
     code = "import sys, recore_objectives.plugin as p; list(p.recore_objectives()); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- weights from known items ----------------------------------------------------------------------------------
+
+
+@given(views(), st.floats(-3, 3).filter(bool), st.integers(2, 50))
+@settings(deadline=None, max_examples=100)
+def test_weights_are_of_how_well_the_others_are_predicted(view: View, known: float, items: int) -> None:
+    """w_p ∝ exp(−α · mean surprise of the others / log V), mean one over those that have others; against a loop."""
+    random = torch.Generator().manual_seed(view.events)
+    surprise = 9 * torch.rand(view.events, generator=random, dtype=torch.float64)
+    surprise[(view["item"] < 0) | (view.place == 0)] = float("nan")
+    objective = build(NextItem(known=known), Context(facts=Facts(items=items)))
+    inputs, targets = objective.training(view.with_columns(surprise=surprise), torch.Generator())
+    plain_inputs, plain = OBJECTIVE.training(view, torch.Generator())
+    assert torch.equal(plain.where, targets.where)
+    assert torch.equal(plain.id, targets.id)
+    assert torch.equal(inputs["token"], plain_inputs["token"])
+    logits = []
+    for b in range(len(view)):
+        first, stop = int(view.offsets[b]), int(view.offsets[b + 1])
+        for row in range(first + 1, stop):
+            if view["item"][row] < 0:
+                continue
+            others = [
+                float(surprise[r]) for r in range(first, stop) if r != row and bool(surprise[r].isfinite())
+            ]
+            mean = sum(others) / len(others) if others else float("nan")
+            logits.append(-known * mean / math.log(items))
+    told = [math.exp(one) for one in logits if one == one]
+    expected = [1.0 if one != one else math.exp(one) * len(told) / sum(told) for one in logits]
+    torch.testing.assert_close(targets.weight, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+    if len(targets):
+        assert float(targets.weight.double().mean()) == pytest.approx(1, abs=1e-6)
+
+
+def test_weights_ask_for_the_column_only_where_they_are_on() -> None:
+    assert NextItem().columns() == frozenset()
+    assert NextItem(known=1.0).columns() == {"surprise"}
+    with pytest.raises(ValueError, match="expected a finite number, got nan"):
+        NextItem(known=float("nan"))
+
+
+def test_a_model_that_knows_no_surprise_is_refused() -> None:
+    (problem,) = NextItem(known=1.0).problems(Facts(causal=True, computed=frozenset()))
+    assert "does not compute the surprise" in problem
+    assert NextItem().problems(Facts(causal=True, computed=frozenset())) == []
+
+
+@parametrize_with_checks([part_of("objective", COMPONENT, "recore-objectives", NextItem(known=1.0))])
+def test_next_item_with_weights_keeps_the_contract(check: Callable[[], None]) -> None:
+    check()

@@ -110,10 +110,9 @@ class Dual(Sequential):
     item: ItemView = option(help="The parts of the other view.")
 
     def provides(self) -> Facts:
-        """The bounds of both views."""
-        return Facts(
-            history=self.history.last, views={"user": Facts(), "item": Facts(history=self.item.history.last)}
-        )
+        """The bounds of both views, and what the model makes of known items in the view `user`."""
+        inner = Facts(history=self.item.history.last, computed=frozenset())
+        return super().provides().merged(Facts(views={"user": Facts(), "item": inner}))
 
     def costs(self, facts: Facts, load: Load) -> Costs:
         """Beside what its parts cost: a table of all users for each moment, `[p_u; h_u]` and its gradient, what asks,
@@ -139,6 +138,11 @@ class Dual(Sequential):
         """What has to stand beside it, and what a log's order allows."""
         found = [problem.replace("'sequential'", "'dual'") for problem in super().problems(facts)]
         inner = (facts.views or {}).get("item", Facts())
+        if any(getattr(part.claims, "query_time", "none") == "target" for part in self.positions):
+            found.append(
+                "asks users' states at moments of other events, so none may know when the user's own next event "
+                "happens (set `query_time: last-event` on `position`)"
+            )
         if facts.causal is False:
             found.append(
                 "reads users' states at events from their encoder, which is not causal: they would know the future "

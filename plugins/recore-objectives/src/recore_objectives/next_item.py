@@ -5,6 +5,8 @@ Legend: `T` events of the histories, `B` sequences, `N` predictions.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,12 @@ from recore_objectives.options import NextItem
 
 
 class NextItemObjective:
-    """Implements `recore.contracts.Objective`; see `recore_objectives.options.NextItem` for the formula."""
+    """Implements `recore.contracts.Objective`; see `recore_objectives.options.NextItem` for the formula.
+
+    `known`: α, and `scale`: log V, of the weights."""
+
+    def __init__(self, known: float = 0.0, scale: float = 1.0) -> None:
+        self.known, self.scale = known, scale
 
     def reach(self, width: int) -> tuple[int, int]:
         """`(width + 1, width)`: the last event of a training history is only a target and takes no row."""
@@ -40,6 +47,9 @@ class NextItemObjective:
         where = wanted.nonzero().squeeze(-1)
         time = histories["time"][after[where]] if "time" in histories.columns else None
         weight = torch.ones(len(where), device=where.device)
+        if self.known and len(where):
+            others = _of_others(histories["surprise"], histories.sequence, len(histories))
+            weight = weights_of(-self.known / self.scale * others[after[where]]).to(weight.dtype)
         return inputs, Targets(where, item[where], weight, time=time)
 
     def query(self, histories: View) -> tuple[View, Tensor]:
@@ -53,6 +63,25 @@ class NextItemObjective:
         return histories, histories.last
 
 
+def _of_others(column: Tensor, sequence: Tensor, count: int) -> Tensor:
+    """For each event the mean of the column over the other events of its sequence that have one, `(T,)`; NaN
+    where there are none."""
+    told = column.isfinite()
+    value = column.masked_fill(~told, 0).double()
+    sums = value.new_zeros(count).index_add_(0, sequence, value)
+    counts = value.new_zeros(count).index_add_(0, sequence, told.double())
+    return (sums[sequence] - value) / (counts[sequence] - told.double())
+
+
+def weights_of(logits: Tensor) -> Tensor:
+    """`(N,)` weights of mean one, proportional to exp(logits); those that are NaN weigh one."""
+    told = logits.isfinite()
+    weight = torch.ones_like(logits)
+    if told.any():
+        weight[told] = torch.softmax(logits[told], 0) * told.sum()
+    return weight
+
+
 def build(options: NextItem, context: Context) -> NextItemObjective:
     """Factory."""
-    return NextItemObjective()
+    return NextItemObjective(options.known, math.log(max(context.facts.items or 2, 2)))
