@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from recore.ragged import Batch, View
 
 
 def asking_time(batch: Batch, view: View) -> Tensor:
-    """The time of the event that each row of the view predicts, `(T,)`, of the type of the column `time`.
+    """The time of the event that each row of the view predicts, `(T,)`, int64 or float64 as times are.
 
     Where a row has a target, its time; else that of the next event of the same sequence, which is what such a
     row predicts wherever it does; else (a last row that predicts nothing) its own. In training the targets come
@@ -28,5 +29,6 @@ def asking_time(batch: Batch, view: View) -> Tensor:
                 "the time of the event to be predicted is not given: expected one for each query (`Query.time`) "
                 "or event, got none (use `query_time: last-event`, which asks at the time of the last event)"
             )
+        asking = asking.to(torch.promote_types(asking.dtype, targets.time.dtype))
         asking[targets.where] = targets.time.to(asking.dtype)
     return asking

@@ -56,8 +56,14 @@ class Sequential:
         return list(self.position) if isinstance(self.position, list | tuple) else [self.position]
 
     def provides(self) -> Facts:
-        """The history's bound, and what the model makes of known items for parts that read it (`recore.evidence`)."""
-        return Facts(history=self.history.last, computed=EVIDENCE)
+        """The history's bound, what its positions promise together, and what the model makes of known items for parts
+        that read it (`recore.evidence`)."""
+        claims = [part.claims for part in self.positions]
+        return Facts(
+            history=self.history.last,
+            prefix_consistent=all(getattr(claim, "prefix_consistent", False) for claim in claims),
+            computed=EVIDENCE,
+        )
 
     def problems(self, facts: Facts) -> list[str]:
         """What has to stand beside it."""

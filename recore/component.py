@@ -94,10 +94,14 @@ class Facts:
     log_q: str | None = None  # what that sampler claims of its log_q
     exclude: str | None = None  # which own items that sampler never draws
     columns: frozenset[str] | None = None  # columns of the data (known at load)
+    prefix_consistent: bool | None = None  # all positions claim it: a state is that of its prefix by itself
     computed: frozenset[str] | None = None  # columns that the model fills itself, which no data needs to have
     items: int | None = None  # V, rows that score (known at load)
     tokens: int | None = None  # rows of the embedder, special ones included (known at load)
     users: int | None = None  # training histories (known at load)
+    timed: bool | None = (
+        None  # whether the log has times; a data set whose columns are named knows beforehand
+    )
     order_across_users: bool | None = None  # whether times order events of different users (known at load)
     views: Mapping[str, Facts] | None = None  # the views that a model encodes: the facts of the parts of each
     learned: frozenset[str] | None = None  # the views from which some loss learns

@@ -174,6 +174,8 @@ def test_weights_ask_for_the_column_only_where_they_are_on() -> None:
 def test_a_model_that_knows_no_surprise_is_refused() -> None:
     (problem,) = NextItem(known=1.0).problems(Facts(causal=True, computed=frozenset()))
     assert "does not compute the surprise" in problem
+    (problem,) = NextItem(known=1.0).problems(Facts(causal=True, prefix_consistent=False))
+    assert "does not promise that states are those of their prefixes" in problem
     assert NextItem().problems(Facts(causal=True, computed=frozenset())) == []
 
 

@@ -138,6 +138,7 @@ def test_at_first_it_is_not_there() -> None:
         (Facts(computed=frozenset()), "does not fill"),
         (Facts(terms=frozenset({"rotate"})), "needs an encoder that takes the term 'key-bias'"),
         (Facts(causal=False), "its states know the item"),
+        (Facts(prefix_consistent=False), "does not promise that states are those of their prefixes"),
     ],
 )
 def test_what_stands_against_it_is_said(facts: Facts, words: str) -> None:

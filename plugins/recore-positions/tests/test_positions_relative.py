@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recore_positions.options import RelativeBias
 from recore_positions.relative import RelativePositions, build
+from recore_positions.relative_options import RelativeBias
 from torch import Tensor
 
 from recore import BOTH_SIDES, Context, Facts, RecipeError

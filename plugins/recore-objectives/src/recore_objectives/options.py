@@ -67,4 +67,11 @@ class NextItem:
                 "sequential, or `known: 0`)"
             )
             return [missing]
+        if self.known and facts.prefix_consistent is False:
+            moving = (
+                f"known is {self.known}, which weighs by the state before each event, but `model.position` does not "
+                "promise that states are those of their prefixes (use a scheme that claims `prefix_consistent`, or "
+                "`known: 0`)"
+            )
+            return [moving]
         return []

@@ -1,4 +1,5 @@
-"""Positions that add a learned vector per place: from the window's edge, or from the start of the history.
+"""Positions that add a learned vector per place: from the window's edge, from the start of the history, or back
+from the prediction.
 
 Legend: `T` events, `W` rows of the table (the model's history), `d` width.
 """
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from recore import Context, Problem, RecipeError
 from recore.contracts import Placed
 from recore.ragged import Batch, View
-from recore_positions.options import StartAbsolute, WindowAbsolute
+from recore_positions.options import PredictionAbsolute, StartAbsolute, WindowAbsolute
 
 
 def build_window(options: WindowAbsolute, context: Context) -> Absolute:
@@ -23,6 +24,15 @@ def build_window(options: WindowAbsolute, context: Context) -> Absolute:
 def build_start(options: StartAbsolute, context: Context) -> Absolute:
     """Places from the start. Raises RecipeError where the history has no bound or the width is unknown."""
     return StartPositions("start-absolute", options.std, context)
+
+
+def build_prediction(options: PredictionAbsolute, context: Context) -> Absolute:
+    """Places from the prediction. Raises RecipeError where the history has no bound, the width is unknown, or
+    the batcher packs."""
+    found = options.problems(context.facts)
+    if found:
+        raise RecipeError([Problem(text, path=context.path or "model.position") for text in found])
+    return PredictionPositions("prediction-absolute", options.std, context)
 
 
 class Absolute(nn.Module):
@@ -84,3 +94,12 @@ class StartPositions(Absolute):
     def places(self, view: View) -> Tensor:
         """How many events stand before each, `(T,)`."""
         return view.place
+
+
+class PredictionPositions(Absolute):
+    """Places counted back from the last row of each sequence, which asks: row 0 of the table is the paper's
+    P_1, that of the latest event. One prediction per sequence is the batcher's word (`by-length`)."""
+
+    def places(self, view: View) -> Tensor:
+        """How many events stand after each, `(T,)`."""
+        return view.lengths[view.sequence] - 1 - view.place

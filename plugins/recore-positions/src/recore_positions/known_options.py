@@ -87,6 +87,12 @@ class KnownItem:
                 f"position 'known-item' needs an encoder that takes the term 'key-bias', but this one takes: {takes} "
                 "(use an encoder with attention, or positions that change inputs)"
             )
+        if facts.prefix_consistent is False:
+            found.append(
+                "position 'known-item' reads the state before each event, but a position beside it does not promise that "
+                "states are those of their prefixes: the same event would be a surprise or not by what follows (use "
+                "schemes that claim `prefix_consistent`, such as start-absolute or relative-bias)"
+            )
         if facts.causal is False:
             found.append(
                 "position 'known-item' reads how well each item was predicted from those before it, but the encoder is "

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 from attrs import frozen
 
 from recore import BOTH_SIDES, Costs, Facts, Load, PositionClaims, option
-
-
-def _at_least_one(instance: object, attribute: Any, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"`{attribute.name}`: expected at least 1, got {value}")
-
-
-def _not_negative(instance: object, attribute: Any, value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"`{attribute.name}`: expected 0 or more, got {value}")
+from recore_positions.checked import not_negative
 
 
 def _unbounded(name: str, facts: Facts) -> list[str]:
@@ -72,7 +61,7 @@ class WindowAbsolute:
     Kang & McAuley 2018, section III-A, equation 2.
     """
 
-    std: float = option(0.02, help="Vectors are drawn from normal(0, std).", validator=_not_negative)
+    std: float = option(0.02, help="Vectors are drawn from normal(0, std).", validator=not_negative)
 
     def claims(self) -> PositionClaims:
         """Counted from the window; only padding on the right leaves columns where they are."""
@@ -103,7 +92,7 @@ class StartAbsolute:
     whatever the padding. An unknown item keeps its place and gets that place's vector.
     """
 
-    std: float = option(0.02, help="Vectors are drawn from normal(0, std).", validator=_not_negative)
+    std: float = option(0.02, help="Vectors are drawn from normal(0, std).", validator=not_negative)
 
     def claims(self) -> PositionClaims:
         """Counted from the start: later events change nothing, earlier ones everything."""
@@ -119,46 +108,52 @@ class StartAbsolute:
 
 
 @frozen
-class RelativeBias:
-    """A learned number per head and distance, added to the attention logit: asking event `i` (the prediction)
-    and key `j` give `logit_ij = q_i · k_j · scale + b[h, clip(i − j)]`.
+class PredictionAbsolute:
+    """The scheme of "Revisiting Self-Attentive Sequential Recommendation": a learned vector for each place
+    counted back from the prediction. For the prediction made after event `t`, event `p` carries number
+    `t − p + 1`:
 
-    Distances are exact up to `max_distance` and clipped there, so that all older events share one number.
-    With an encoder that is not causal, negative distances (later events) have numbers of their own.
+        x_p + P[t − p + 1],   p = 1 … t
 
-    Raffel et al. 2020 (T5), section 2.1, with exact distances in place of logarithmic buckets; Shaw et al.
-    2018 for the clipping.
+    so the latest event always carries `P_1`, whatever came before it and however long the history is. Each
+    prediction numbers the same events anew: every prefix is a sequence of its own, whose *last event* asks
+    (`P[L − i]` for the event at place `i = 0, 1, …` of a sequence of `L`). A packed batch, in which one row
+    predicts after each of its events, would need as many numbers for an event as there are predictions after
+    it, in every layer: it is refused, not approximated. Use `recore-batchers:by-length`; evaluation and serving
+    ask once per history anyway. With one layer and tied tables there is an exact packed form, `tied: true` of
+    `relative-keys-values` (docs/explanation/positions.md).
+
+    Shift invariant: events dropped from the old end renumber nothing. Not prefix consistent: one more event
+    renumbers all, which is the point. Rows but the last of a sequence are contexts of that one prediction; do
+    not read predictions from them. An unknown item keeps its place and gets that place's vector.
+
+    Cost: as `start-absolute` for each row; but a history of `n` events is `n − 1` prefixes, `n(n − 1)/2` rows
+    in place of `n − 1`, unless the batcher draws some of them.
+
+    Revisiting Self-Attentive Sequential Recommendation, section 4.1.
     """
 
-    max_distance: int = option(
-        128, help="Distances at or beyond this share one number.", validator=_at_least_one
-    )
-    layers: Literal["each", "shared"] = option(
-        "each",
-        help="`each`: every layer learns its own numbers; `shared`: one table for all layers, as in T5.",
-    )
-    initial: Literal["zero", "normal"] = option(
-        "zero", help="`zero`: training starts as if there were no positions; `normal`: normal(0, std)."
-    )
-    std: float = option(0.02, help="The deviation of `normal`.", validator=_not_negative)
+    std: float = option(0.02, help="Vectors are drawn from normal(0, std).", validator=not_negative)
 
     def claims(self) -> PositionClaims:
-        """Only the distance between two events enters."""
-        return PositionClaims("prediction", prefix_consistent=True, shift_invariant=True, padding=BOTH_SIDES)
+        """Counted back from the last row: the old end may go, the new end may not."""
+        return PositionClaims("prediction", shift_invariant=True, padding=BOTH_SIDES)
 
     def costs(self, facts: Facts, load: Load) -> Costs:
-        """Numbers added to the logits: attention leaves the fused kernel for tiles."""
-        tables = 1 if self.layers == "shared" else (facts.layers or 0)
-        buckets = self.max_distance * (1 if facts.causal else 2) + 1
-        return Costs(tiles=True, parameters=tables * buckets * (facts.heads or 0))
+        """A learned vector added to each event."""
+        return _added(facts, load)
 
     def problems(self, facts: Facts) -> list[str]:
-        """Needs an encoder with attention heads that takes pair tables."""
-        if facts.terms is not None and "pair-table" not in facts.terms:
-            takes = ", ".join(sorted(facts.terms)) or "none"
-            problem = (
-                "position 'relative-bias' needs an encoder that takes the term 'pair-table', but this one "
-                f"takes: {takes} (use an encoder with attention, or positions that change inputs)"
+        """Needs a bounded history, and one prediction per row of a batch."""
+        found = _unbounded("prediction-absolute", facts)
+        said = facts.one_prediction_per_row
+        # A batcher that says nothing may pack: what is not promised is not assumed. Without a batcher nobody could.
+        silent = said is None and facts.keys is not None and "batcher" in facts.keys
+        if said is False or silent:
+            found.append(
+                "position 'prediction-absolute' numbers events back from the one prediction of a row, but the "
+                f"batcher {'does not promise one prediction per row' if silent else 'packs'}: a packed row predicts "
+                "after each of its events, and each of these predictions would number the same events anew (use "
+                "recore-batchers:by-length, or relative positions such as relative-keys-values)"
             )
-            return [problem]
-        return []
+        return found

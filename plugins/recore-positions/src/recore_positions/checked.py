@@ -1,0 +1,42 @@
+"""What several schemes check alike: ranges of options, and what the encoder takes. Free of torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recore import Facts
+
+
+def at_least_one(instance: object, attribute: Any, value: int) -> None:
+    """A validator. Raises ValueError below 1."""
+    if value < 1:
+        raise ValueError(f"`{attribute.name}`: expected at least 1, got {value}")
+
+
+def not_negative(instance: object, attribute: Any, value: float) -> None:
+    """A validator. Raises ValueError below 0, and for what is no number."""
+    if not value >= 0:
+        raise ValueError(f"`{attribute.name}`: expected 0 or more, got {value}")
+
+
+def untaken(name: str, term: str, facts: Facts) -> list[str]:
+    """That the encoder does not take a term; nothing where it does, or where nobody said."""
+    if facts.terms is None or term in facts.terms:
+        return []
+    takes = ", ".join(sorted(facts.terms)) or "none"
+    problem = (
+        f"position {name!r} needs an encoder that takes the term {term!r}, but this one takes: {takes} (use an "
+        "encoder with attention, or positions that change inputs)"
+    )
+    return [problem]
+
+
+def untimed(name: str, facts: Facts) -> list[str]:
+    """That the data has no times; nothing where it has, or where only the data itself can tell."""
+    if facts.timed is not False:
+        return []
+    problem = (
+        f"position {name!r} reads times, and the data has none (name their column, as in `time: timestamp` of "
+        "recore-data:events, use data that has times, or a position that reads none)"
+    )
+    return [problem]
