@@ -111,9 +111,9 @@ def trial(prepared: Prepared) -> Trial:
 
 @define
 class Drawn:
-    """What the batches of an epoch hold: `count` of them; `mean` and `largest` sizes by view; `lengths` of the
-    sequences of one of them, and its `layout`; `seconds` of the processor to draw one; `first` what the first
-    takes beyond that."""
+    """What the batches of an epoch hold: `count` of them; `mean` and `largest` sizes by view; `lengths` of as many
+    sequences as one of them has, such as all of them together have, and the `layout` of one; `seconds` of the
+    processor to draw one; `first` what the first takes beyond that."""
 
     count: int
     mean: dict[str, Load] = field(factory=dict)
@@ -150,11 +150,21 @@ def drawn(training: Training, number: int) -> Drawn:
     for name, loads in by_view.items():
         found.mean[name] = _mean(loads, len(batches) - 1)
         found.largest[name] = max(loads, key=lambda load: load.cells)
-    for batch in batches[-1]:
-        for name, view in batch.views.items():
-            found.lengths.setdefault(name, view.lengths.tolist())
-            found.layout.setdefault(name, view.layout)
+    together: dict[str, list[int]] = {}
+    for step in batches[1:]:
+        for batch in step:
+            for name, view in batch.views.items():
+                together.setdefault(name, []).extend(view.lengths.tolist())
+                found.layout[name] = view.layout
+    for name, lengths in together.items():
+        found.lengths[name] = _thinned(lengths, len(batches) - 1)
     return found
+
+
+def _thinned(lengths: list[int], by: int) -> list[int]:
+    """One in `by`, evenly spread from shortest to longest, in another order: a batch may hold one length only."""
+    some = sorted(lengths)[by // 2 :: by] or lengths[:1]
+    return [some[place] for place in _spread(len(some))]
 
 
 def _spread(count: int) -> list[int]:

@@ -48,7 +48,7 @@ def test_batchers_keep_the_contract(check: Callable[[], None]) -> None:
 
 def test_there_are_checks_and_parts() -> None:
     assert len(load_checks()["batcher"]) >= 6
-    assert set(COMPONENTS) == {"ragged", "padded"}
+    assert set(COMPONENTS) == {"ragged", "padded", "by-length", "untruncated", "windows"}
 
 
 def batches(plan: Plan) -> list[list[int]]:

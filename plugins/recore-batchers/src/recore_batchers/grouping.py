@@ -1,16 +1,43 @@
-"""Pieces of a plan: the order of histories, where it is cut into batches, and one rank's share.
+"""Pieces of a plan: entries, their order, where it is cut into batches, and one rank's share.
 
-Legend: `B` histories, `G` batches.
+Legend: `B` histories, `E` entries (histories, or pieces of histories), `G` batches.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from attrs import frozen
 from torch import Tensor
 
 from recore.contracts import Plan
 from recore.ragged import Layout, offsets_of
+
+
+@frozen(eq=False)
+class Entries:
+    """Pieces of histories as columns `(E,)`: the events `start` to `stop` of history `index`, of which those from
+    place `target_from` on, counted from `start`, are targets; `weight` multiplies their weights (None: 1)."""
+
+    index: Tensor
+    start: Tensor
+    stop: Tensor
+    target_from: Tensor
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Events of each entry, targets included, `(E,)`."""
+        return self.stop - self.start
+
+
+def repeated(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Each history `counts[b]` times: which one `(E,)`, and the how manieth time, from 0, `(E,)`."""
+    index = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    return index, torch.arange(len(index)) - offsets_of(counts)[index]
 
 
 def shuffled(lengths: Tensor, generator: torch.Generator) -> Tensor:
@@ -18,7 +45,7 @@ def shuffled(lengths: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randperm(len(lengths), generator=generator)
 
 
-def by_length(lengths: Tensor, spread: float, generator: torch.Generator) -> Tensor:
+def like_length(lengths: Tensor, spread: float, generator: torch.Generator) -> Tensor:
     """All histories `(B,)` by length · (1 + spread · u), ascending, equals in random order."""
     order = shuffled(lengths, generator)
     blur = 1 + spread * torch.rand(len(lengths), generator=generator, dtype=torch.float64)
@@ -55,16 +82,28 @@ def shuffle_groups(order: Tensor, groups: Tensor, generator: torch.Generator) ->
     return order[rows], cuts
 
 
-def share(order: Tensor, groups: Tensor, layout: Layout, rank: int, world: int) -> Plan:
+def share(
+    order: Tensor, groups: Tensor, layout: Layout, rank: int, world: int, entries: Entries | None = None
+) -> Plan:
     """One rank's share of the batches: of each, the entries rank, rank + world, …
 
-    Splitting every batch, rather than dealing whole ones out, keeps the steps those of one process.
-    Raises ValueError for a rank outside the world.
+    `order (E,)` names rows of `entries`; None: whole histories. Splitting every batch, rather than dealing whole
+    ones out, keeps the steps those of one process. Raises ValueError for a rank outside the world.
     """
     if not 0 <= rank < world:
         raise ValueError(f"rank is {rank}, expected 0 to {world - 1} in a world of {world}")
-    if world == 1:
+    if world > 1:
+        place = torch.arange(len(order)) - torch.repeat_interleave(groups[:-1], groups.diff())
+        sizes = (groups.diff() - rank + world - 1).div(world, rounding_mode="floor").clamp(min=0)
+        order, groups = order[place % world == rank], offsets_of(sizes)
+    if entries is None:
         return Plan(order, groups, layout)
-    place = torch.arange(len(order)) - torch.repeat_interleave(groups[:-1], groups.diff())
-    sizes = (groups.diff() - rank + world - 1).div(world, rounding_mode="floor").clamp(min=0)
-    return Plan(order[place % world == rank], offsets_of(sizes), layout)
+    return Plan(
+        entries.index[order],
+        groups,
+        layout,
+        entries.start[order],
+        entries.stop[order],
+        entries.target_from[order],
+        None if entries.weight is None else entries.weight[order],
+    )

@@ -8,7 +8,7 @@ from torch import Tensor
 from recore.component import Context
 from recore.contracts import Plan
 from recore.ragged import Layout
-from recore_batchers.grouping import by_length, cut_by_tokens, cut_by_users, share, shuffle_groups, shuffled
+from recore_batchers.grouping import cut_by_tokens, cut_by_users, like_length, share, shuffle_groups, shuffled
 from recore_batchers.options import USERS, Ragged
 
 
@@ -21,7 +21,7 @@ class RaggedBatcher:
     def epoch(self, lengths: Tensor, generator: torch.Generator, rank: int = 0, world: int = 1) -> Plan:
         """The plan of one rank for histories of `lengths (B,)` events."""
         options, like = self.options, self.options.order == "like-length"
-        order = by_length(lengths, options.spread, generator) if like else shuffled(lengths, generator)
+        order = like_length(lengths, options.spread, generator) if like else shuffled(lengths, generator)
         if options.tokens is None:
             groups = cut_by_users(len(order), options.users or USERS)
         else:
