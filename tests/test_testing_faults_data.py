@@ -12,6 +12,7 @@ import pytest
 import torch
 from attrs import evolve
 
+from recore import Facts
 from recore.contracts import Changes, Holdout, RowMap, Special
 from recore.ragged import Targets
 from recore.testing import CHECKS, PROFILES, case_for, made_part
@@ -62,6 +63,156 @@ class UnknownIsPad(TinyTokenizer):
     def encode(self, items):
         tokens = super().encode(items)
         return np.where(tokens == 1, 0, tokens)
+
+
+class OneMore(TinyTokenizer):
+    """V counts an item that is not there."""
+
+    @property
+    def items(self):
+        return super().items + 1
+
+
+class Reversed(TinyTokenizer):
+    def items_of(self, item_ids):
+        return super().items_of(item_ids).reverse()
+
+    def decode(self, ids):
+        return super().items_of(np.asarray(ids) - 3)
+
+
+class MaskBeyondTokens(TinyTokenizer):
+    @property
+    def specials(self):
+        return [*super().specials[:2], Special("mask", 1000, trainable=True)]
+
+
+class NoUnknown(TinyTokenizer):
+    @property
+    def specials(self):
+        return [Special("pad", 0)]
+
+
+class TokensShort(TinyTokenizer):
+    @property
+    def tokens(self):
+        return super().tokens - 1
+
+
+class FirstItemIsPad(TinyTokenizer):
+    def encode(self, items):
+        tokens = super().encode(items)
+        return np.where(tokens == 3, 0, tokens)
+
+
+class PadDecodes(TinyTokenizer):
+    def decode(self, ids):
+        return super().decode(np.maximum(np.asarray(ids), 3))
+
+
+class Guesses(TinyTokenizer):
+    unknown = "guess"
+
+
+class UnknownIsFirst(TinyTokenizer):
+    def item_ids(self, items):
+        return np.maximum(super().item_ids(items), 0)
+
+
+class OneUnknownAllUnknown(TinyTokenizer):
+    def item_ids(self, items):
+        ids = super().item_ids(items)
+        return ids if (ids >= 0).all() else np.full_like(ids, -1)
+
+
+class Loaded(TinyTokenizer):
+    """What `change(self)` does to a tokenizer that was loaded."""
+
+    change = staticmethod(lambda loaded: None)
+
+    @classmethod
+    def from_pretrained(cls, folder):
+        loaded = super().from_pretrained(folder)
+        cls.change(loaded)
+        return loaded
+
+
+class PolicyChanges(Loaded):
+    change = staticmethod(lambda loaded: setattr(loaded, "unknown", "drop"))
+
+
+class SpecialsChange(Loaded):
+    late = False
+    change = staticmethod(lambda loaded: setattr(loaded, "late", True))
+
+    @property
+    def specials(self):
+        return [Special("pad", 0, trainable=self.late), *super().specials[1:]]
+
+
+class TokensChange(Loaded):
+    late = False
+    change = staticmethod(lambda loaded: setattr(loaded, "late", True))
+
+    def encode(self, items):
+        return super().encode(items)[:: -1 if self.late else 1]
+
+
+class ForgetsOthers(TinyTokenizer):
+    """After something was removed the last item that stays has no id."""
+
+    def resize(self, changes):
+        moved = super().resize(changes)
+        if changes.removed and self._ids:
+            self._ids.popitem()
+        return moved
+
+    def item_ids(self, items):
+        return np.asarray([self._ids.get(item, -1) for item in items.to_list()], dtype=np.int64)
+
+
+class DecodesOffAfterResize(TinyTokenizer):
+    late = False
+
+    def resize(self, changes):
+        self.late = True
+        return super().resize(changes)
+
+    def decode(self, ids):
+        return super().decode(np.minimum(np.asarray(ids) + self.late, self.tokens - 1))
+
+
+class Resized(TinyTokenizer):
+    """What `change(map)` makes of the map of a resize."""
+
+    change = staticmethod(lambda moved: moved)
+
+    def resize(self, changes):
+        return self.change(super().resize(changes))
+
+
+class MapShort(Resized):
+    change = staticmethod(lambda moved: RowMap(moved.old[:-1], moved.retired))
+
+
+class MapBeyond(Resized):
+    change = staticmethod(lambda moved: RowMap(moved.old + 1, moved.retired))
+
+
+class MapTurned(Resized):
+    change = staticmethod(
+        lambda moved: RowMap(np.where(moved.old > 3, moved.old - 1, moved.old), moved.retired)
+    )
+
+
+class RetiredDescending(TinyTokenizer):
+    @property
+    def retired(self):
+        return super().retired[::-1] if len(self._retired) < 2 else super().retired[::-1].copy()
+
+    def resize(self, changes):
+        moved = super().resize(changes)
+        return RowMap(moved.old, np.sort(moved.retired))
 
 
 class ForgetsRetired(TinyTokenizer):
@@ -133,6 +284,15 @@ def moved(held: Holdout, **changes) -> Holdout:
     return Holdout(**{"target": held.target, "start": held.start, "stop": held.stop, **changes})
 
 
+def backwards(parts, log):
+    """A test history ends before it starts."""
+    return evolve(parts, test=moved(parts.test, stop=parts.test.start - 1))
+
+
+def past_the_end(parts, log):
+    return evolve(parts, train=np.append(parts.train, len(log)))
+
+
 def with_target(parts, log):
     return evolve(parts, test=moved(parts.test, stop=parts.test.stop + 1))
 
@@ -175,6 +335,11 @@ def by_item(parts, log):
     test = Holdout(*(getattr(parts.test, name)[tested] for name in ("target", "start", "stop")))
     train = np.sort(np.append(parts.train, parts.test.target[~tested]))
     return evolve(parts, test=test, train=train)
+
+
+def forgets_validation(parts, log):
+    """Test histories are those of validation."""
+    return evolve(parts, test=moved(parts.test, stop=parts.validation.stop))
 
 
 def by_turn(parts, log):
@@ -276,6 +441,133 @@ class QueryOfTheFirst(TinyObjective):
         return inputs, where[:1]
 
 
+class PaddingTargets(TinyObjective):
+    """Each history has a row of padding at its end, which predicts its last item again."""
+
+    def training(self, histories, generator, target_from=None):
+        inputs, targets = super().training(histories, generator, target_from)
+        full = inputs.lengths > 0
+        ends = inputs.offsets[1:][full] - 1
+        rows = torch.cat([torch.arange(inputs.events), ends]).sort(stable=True).values
+        added = torch.zeros(len(rows), dtype=torch.bool)
+        added[ends + torch.arange(len(ends)) + 1] = True
+        offsets = inputs.offsets + torch.cat([torch.zeros(1).long(), full.long().cumsum(0)])
+        wide = inputs.take(rows, offsets, inputs.index)
+        wide = wide.with_columns(
+            token=wide["token"].masked_fill(added, 0), item=wide["item"].masked_fill(added, -1)
+        )
+        moved = (~added).nonzero().squeeze(-1)[targets.where]
+        last = histories["item"][histories.offsets[1:][full] - 1]
+        known = last >= 0
+        more = added.nonzero().squeeze(-1)[known]
+        return wide, Targets(
+            torch.cat([moved, more]), torch.cat([targets.id, last[known]]), torch.ones(len(moved) + len(more))
+        )
+
+
+class TargetsOfTheNext(TinyObjective):
+    """Each history is trained on the targets of the one beside it."""
+
+    def training(self, histories, generator, target_from=None):
+        inputs, targets = super().training(histories, generator, target_from)
+        return inputs, evolve(targets, id=targets.id.roll(1))
+
+
+class QueryPadded(TinyObjective):
+    """All histories are as long as the longest; the last column asks."""
+
+    def query(self, histories):
+        lengths = histories.lengths
+        width = torch.full_like(lengths, int(lengths.max()))
+        sequence = torch.repeat_interleave(torch.arange(len(lengths)), width)
+        place = torch.arange(len(sequence)) - sequence * int(lengths.max())
+        rows = histories.offsets[sequence] + torch.minimum(place, lengths[sequence] - 1)
+        padding = place >= lengths[sequence]
+        offsets = torch.arange(len(lengths) + 1) * int(lengths.max())
+        wide = histories.take(rows, offsets, histories.index)
+        event = wide["event"].masked_fill(padding, -1)
+        return wide.with_columns(token=wide["token"].masked_fill(padding, 0), event=event), wide.last
+
+
+class Hidden(TinyObjective):
+    """Sound: one event of each history is hidden behind a mask and predicted; a query appends a mask."""
+
+    lowest, ask, least = 0, 2, True
+
+    def reach(self, width):
+        return width, width - 1
+
+    def training(self, histories, generator, target_from=None):
+        since = torch.zeros(len(histories)).long() if target_from is None or not self.least else target_from
+        may = (histories["item"] >= 0) & (histories.place >= since[histories.sequence].clamp(min=self.lowest))
+        drawn = torch.rand(histories.events, generator=generator).masked_fill(~may, -1)
+        best = torch.full((len(histories),), -0.5).scatter_reduce(0, histories.sequence, drawn, "amax")
+        where = (drawn == best[histories.sequence]).nonzero().squeeze(-1)
+        token, item = histories["token"].clone(), histories["item"].clone()
+        ids = item[where]
+        token[where], item[where] = 2, -1
+        return histories.with_columns(token=token, item=item), Targets(where, ids, torch.ones(len(where)))
+
+    def query(self, histories):
+        order = torch.cat([torch.arange(histories.events), histories.last])
+        rows = torch.cat([histories.sequence, torch.arange(len(histories))]).argsort(stable=True)
+        offsets = histories.offsets + torch.arange(len(histories) + 1)
+        inputs = histories.take(order[rows], offsets, histories.index)
+        changed = {name: inputs[name].clone() for name in ("token", "item", "event")}
+        for name, value in (("token", self.ask), ("item", -1), ("event", -1)):
+            changed[name][inputs.last] = value
+        return inputs.with_columns(**changed), inputs.last
+
+
+class HiddenTooEarly(Hidden):
+    least = False
+
+
+class NeverTheFirst(Hidden):
+    lowest = 1
+
+
+class AsksFromPadding(Hidden):
+    ask = 0
+
+
+class QueryBeyond(TinyObjective):
+    def query(self, histories):
+        inputs, where = super().query(histories)
+        return inputs, where + inputs.events
+
+
+class EveryOtherTime(TinyObjective):
+    """Drops a pair at each second call."""
+
+    calls = 0
+
+    def training(self, histories, generator, target_from=None):
+        self.calls += 1
+        inputs, targets = super().training(histories, generator, target_from)
+        return inputs, rows(targets, torch.arange(max(0, len(targets) - self.calls // 3 % 2)))
+
+
+class ByObject(TinyObjective):
+    """Drops a pair in every second object."""
+
+    def __init__(self):
+        self.turn = next(COUNTER) % 2
+
+    def training(self, histories, generator, target_from=None):
+        inputs, targets = super().training(histories, generator, target_from)
+        return inputs, rows(targets, torch.arange(max(0, len(targets) - self.turn)))
+
+
+class ShortAmongOthers(TinyObjective):
+    """A batch of several drops the first pair."""
+
+    def training(self, histories, generator, target_from=None):
+        inputs, targets = super().training(histories, generator, target_from)
+        first = 1 if len(histories) > 1 else 0
+        return inputs, rows(targets, torch.arange(first, max(first, len(targets))))
+
+
 def tokenizer(kind):
     return made_part("tokenizer", lambda context: kind(items_of(context)))
 
@@ -284,14 +576,36 @@ def split(change):
     return made_part("split", lambda _: Changed(change))
 
 
-def objective(kind, *arguments):
-    return made_part("objective", lambda _: kind(*arguments))
+def objective(kind, *arguments, facts=None):
+    return made_part("objective", lambda _: kind(*arguments), None, facts)
+
+
+SEES_ALL = Facts(causal=False)
 
 
 FAULTS = [
     ("tokenizer", 1, "items of type Int64 came back as String", tokenizer(AsText)),
     ("tokenizer", 1, "came back as", tokenizer(OffByOne)),
     ("tokenizer", 2, "items have the item ids [1", tokenizer(IdsFromOne)),
+    ("tokenizer", 2, "`items` is", tokenizer(OneMore)),
+    ("tokenizer", 2, "came back as [", tokenizer(Reversed)),
+    ("tokenizer", 3, "1000], but `tokens` is", tokenizer(MaskBeyondTokens)),
+    ("tokenizer", 3, "there is no 'unknown'", tokenizer(NoUnknown)),
+    ("tokenizer", 3, "reach `tokens`", tokenizer(TokensShort)),
+    ("tokenizer", 3, "items are encoded as the special ids 0 (pad)", tokenizer(FirstItemIsPad)),
+    ("tokenizer", 3, "special rows decode to [", tokenizer(PadDecodes)),
+    ("tokenizer", 4, "`unknown` is 'guess'", tokenizer(Guesses)),
+    ("tokenizer", 4, "have the item ids [0, 0, 0]", tokenizer(UnknownIsFirst)),
+    ("tokenizer", 4, "has item id -1 among unknown ones", tokenizer(OneUnknownAllUnknown)),
+    ("tokenizer", 5, "`unknown` was keep and is drop", tokenizer(PolicyChanges)),
+    ("tokenizer", 5, "the special rows were", tokenizer(SpecialsChange)),
+    ("tokenizer", 5, "`encode` of", tokenizer(TokensChange)),
+    ("tokenizer", 7, "lost its item id", tokenizer(ForgetsOthers)),
+    ("tokenizer", 7, "were removed", tokenizer(DecodesOffAfterResize)),
+    ("tokenizer", 8, "rows, `tokens` is", tokenizer(MapShort)),
+    ("tokenizer", 8, "old rows", tokenizer(MapBeyond)),
+    ("tokenizer", 8, ", but were [", tokenizer(MapTurned)),
+    ("tokenizer", 8, "`retired` is [", tokenizer(RetiredDescending)),
     ("tokenizer", 3, "'unknown' trains", tokenizer(UnknownTrains)),
     ("tokenizer", 3, "the special rows have the ids [0, 0]", tokenizer(SpecialsShareARow)),
     ("tokenizer", 4, "`unknown` is 1", tokenizer(UnknownIsPad)),
@@ -304,6 +618,8 @@ FAULTS = [
     ("tokenizer", 8, "are not among the retired", tokenizer(RetiredNotSaid)),
     ("split", 1, "goes on to row", split(with_target)),
     ("split", 1, "but its user at", split(from_the_first_row)),
+    ("split", 1, "history runs from row", split(backwards)),
+    ("split", 2, "of a log of", split(past_the_end)),
     ("split", 2, "stand in more than one part", split(trains_on_validation)),
     ("split", 3, "and 0 are counted", split(drops_short_users)),
     ("split", 4, "training rows are [", split(descending)),
@@ -311,8 +627,39 @@ FAULTS = [
     ("split", 6, "holds the test target", split(validates_after_the_test)),
     ("split", 7, "relabelled gave other rows", split(by_item)),
     ("split", 7, "again gave other rows", split(by_turn)),
+    ("split", 8, "is left out of it", split(forgets_validation)),
     ("objective", 1, "and do so 0 times", objective(Objective, loses_the_last)),
     ("objective", 1, "2 times, 1 were expected", objective(Objective, twice)),
+    ("objective", 1, "are targets and should not be", objective(HiddenTooEarly, facts=SEES_ALL)),
+    ("objective", 1, "were never a target", objective(NeverTheFirst, facts=SEES_ALL)),
+    (
+        "objective",
+        3,
+        "queries ask from {(0,)}, training from {(2,)}",
+        objective(AsksFromPadding, facts=SEES_ALL),
+    ),
+    ("objective", 5, "rows predict", objective(Objective, lambda x, t: (x, evolve(t, id=t.id[1:])))),
+    (
+        "objective",
+        5,
+        "input rows predict",
+        objective(Objective, lambda x, t: (x, evolve(t, where=t.where + x.events))),
+    ),
+    (
+        "objective",
+        5,
+        "the weights are [-1",
+        objective(Objective, lambda x, t: (x, evolve(t, weight=-t.weight))),
+    ),
+    (
+        "objective",
+        5,
+        "other numbers of times",
+        objective(Objective, lambda x, t: (x, evolve(t, time=t.id[1:]))),
+    ),
+    ("objective", 7, "the same generator gave other pairs", objective(EveryOtherTime)),
+    ("objective", 7, "another object gave other pairs", objective(ByObject)),
+    ("objective", 8, "ask", objective(QueryBeyond)),
     ("objective", 2, "and sees its token", objective(SeesTheTarget)),
     ("objective", 2, "and sees the items", objective(ItemColumnShows)),
     ("objective", 3, "and a query after the same history", objective(ShortQuery)),
@@ -324,6 +671,10 @@ FAULTS = [
     ("objective", 7, "torch's default generator was advanced", objective(GlobalRandom)),
     ("objective", 8, "is asked about as", objective(QueryReversed)),
     ("objective", 8, "histories are asked about from 1 rows", objective(QueryOfTheFirst)),
+    ("objective", 9, "the loss is counted on padding", objective(PaddingTargets)),
+    ("objective", 9, "predicts item", objective(TargetsOfTheNext)),
+    ("objective", 10, "from a row of token 0 (pad)", objective(QueryPadded)),
+    ("objective", 10, "trains on", objective(ShortAmongOthers)),
 ]
 
 
@@ -339,6 +690,7 @@ def test_fault_is_caught_by_its_own_sentence(kind, number, words, part) -> None:
     assert "`this:made`" in str(caught.value)
 
 
-def test_every_check_has_a_fault() -> None:
-    for kind in ("tokenizer", "split", "objective"):
-        assert {f[1] for f in FAULTS if f[0] == kind} == {check.number for check in CHECKS[kind]}
+def test_what_the_faults_of_drawn_targets_are_made_of_is_sound() -> None:
+    part = objective(Hidden, facts=SEES_ALL)
+    for check in CHECKS["objective"]:
+        check(part, case_for(part, evolve(FIRST, examples=3)))

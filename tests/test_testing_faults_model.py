@@ -115,6 +115,123 @@ class LiveAfterResize(TinyEmbedder):
         return maps
 
 
+class OutsideTorch:
+    """Holds an embedder and is no module."""
+
+    def __init__(self, options, context):
+        self.inner = TinyEmbedder(options, context)
+
+
+class ShortBias(TinyEmbedder):
+    def table(self):
+        return evolve(super().table(), bias=torch.zeros(3))
+
+
+class Narrow(TinyEmbedder):
+    def embed(self, batch, view):
+        return super().embed(batch, view)[:, :-1]
+
+
+class FirstOfTheBatch(TinyEmbedder):
+    """Where histories stand together the first one counts twice."""
+
+    def embed(self, batch, view):
+        x = super().embed(batch, view)
+        return x * (1.0 + ((view.sequence == 0) & (len(view) > 1)))[:, None]
+
+
+class VectorsDetached(TinyEmbedder):
+    def embed(self, batch, view):
+        x = super().embed(batch, view)
+        return x.detach() + 0 * x
+
+
+class TwoTables(TinyEmbedder):
+    """Scores and vectors come from rows of their own; `change(self, rows, moved)` is what a resize does to those
+    that score."""
+
+    def __init__(self, options, context, change=None):
+        super().__init__(options, context)
+        self.rows = nn.Parameter(self.weight.detach()[self.scored].clone())
+        self.bias = nn.Parameter(torch.randn(len(self.rows)))
+        self.change = change
+
+    def table(self):
+        return Table(self.rows, self.bias, self.retired[self.scored])
+
+    @torch.no_grad()
+    def resize(self, rows):
+        maps = super().resize(rows)
+        more = int(self.scored.sum()) - len(self.rows)
+        new = torch.randn(more, self.rows.shape[1], dtype=self.rows.dtype)
+        wide, bias = torch.cat([self.rows, new]), torch.cat([self.bias, torch.zeros(more).to(self.bias)])
+        old = evolve(rows, old=rows.old[3:] - 3 * (rows.old[3:] >= 0), retired=rows.retired - 3)
+        wide, bias = self.change(wide, bias, more)
+        self.rows, self.bias = nn.Parameter(wide), nn.Parameter(bias)
+        return {**maps, "rows": old, "bias": old}
+
+
+def rows_turned(rows, bias, more):
+    return rows.roll(1, 0), bias
+
+
+def bias_gone(rows, bias, more):
+    return rows, 0 * bias
+
+
+def not_finite(rows, bias, more):
+    return torch.cat([rows[: len(rows) - more], rows[len(rows) - more :] / 0]), bias
+
+
+class NewRowsAlike(TinyEmbedder):
+    @torch.no_grad()
+    def resize(self, rows):
+        maps = super().resize(rows)
+        new = torch.from_numpy(rows.old) < 0
+        self.weight = nn.Parameter(torch.where(new[:, None], torch.ones_like(self.weight), self.weight))
+        return maps
+
+
+class ShortMap(TinyEmbedder):
+    def resize(self, rows):
+        return {"weight": evolve(super().resize(rows)["weight"], old=rows.old[:-1])}
+
+
+class WrongMap(TinyEmbedder):
+    def resize(self, rows):
+        return {"weight": evolve(super().resize(rows)["weight"], old=rows.old.clip(max=4))}
+
+
+class NewRowsStill(TinyEmbedder):
+    """After a resize what is new gets no gradient."""
+
+    def __init__(self, options, context):
+        super().__init__(options, context)
+        self.first = len(self.weight)
+
+    def held(self):
+        return torch.cat([self.weight[: self.first], self.weight[self.first :].detach()])
+
+    def embed(self, batch, view):
+        token = view["token"]
+        return self.held()[token] * self.live[token][:, None]
+
+    def table(self):
+        return evolve(super().table(), weight=self.held()[self.scored])
+
+
+class ScoresElsewhere(TinyEmbedder):
+    """A scale of the scores that no state dictionary holds; `of` is what it scales."""
+
+    def __init__(self, options, context, of="weight"):
+        super().__init__(options, context)
+        self.scale, self.of = 1.0 + next(COUNTER), of
+
+    def table(self):
+        table = evolve(super().table(), bias=torch.ones(int(self.scored.sum())))
+        return evolve(table, **{self.of: getattr(table, self.of) * self.scale})
+
+
 class HiddenState(TinyEmbedder):
     """A scale that no state dictionary holds."""
 
@@ -132,8 +249,8 @@ class NoiseInEval(TinyEmbedder):
         return super().table()
 
 
-def embedder(kind):
-    return made_part("embedder", lambda context: kind(Lookup(), context), None, Facts(width=8))
+def embedder(kind, *arguments):
+    return made_part("embedder", lambda context: kind(Lookup(), context, *arguments), None, Facts(width=8))
 
 
 # --- Positions ---------------------------------------------------------------------------------------------
@@ -208,6 +325,33 @@ class Times(Position):
 class TargetTimes(Position):
     def place(self, x, batch, view):
         return Placed(x + torch.sin(batch.targets.time.to(x.dtype))[:, None])
+
+
+class NextTimes(Position):
+    """Reads when the next event happens from the log, not from the target: a query has no next event."""
+
+    def place(self, x, batch, view):
+        time = torch.cat([view["time"][1:], view["time"][-1:]])
+        last = view.place == view.lengths[view.sequence] - 1
+        time = torch.where(last, view["time"], time) + 0 * batch.targets.time
+        return Placed(x + torch.sin(time.to(x.dtype))[:, None])
+
+
+class ScaledByTheFuture(Position):
+    """Gaps in units of the whole history's shortest one."""
+
+    def place(self, x, batch, view):
+        gap = torch.cat([view["time"][:1] * 0, view["time"].diff()])
+        gap = gap.masked_fill((view.place == 0) | (gap <= 0), 2**60)
+        least = torch.full((len(view),), 2**60).scatter_reduce(0, view.sequence, gap, "amin")
+        return Placed(x + torch.cos(gap / least[view.sequence]).to(x.dtype)[:, None])
+
+
+class NoRowForOne(Position):
+    """A history that is alone, of one event, gets inputs `(d,)`."""
+
+    def place(self, x, batch, view):
+        return Placed(x.squeeze(0))
 
 
 class HalfPrecision(Position):
@@ -332,8 +476,34 @@ def drops_in_eval(states, x, view):
     return F.dropout(states, 0.1, training=True)
 
 
+def masks_by_sum(states, x, view):
+    """Events whose vectors sum to zero are left out."""
+    return states * (x.sum(-1, keepdim=True) != 0)
+
+
 def half(states, x, view):
     return states if states.dtype == torch.float64 else states.bfloat16().to(states.dtype)
+
+
+def forgets(states, x, view):
+    """The same batch, other states."""
+    return states * (1 + 0.01 * next(COUNTER))
+
+
+def root(states, x, view):
+    """Its gradient is not finite where it is 0."""
+    return states + (0 * x).abs().sqrt()
+
+
+def without_gradient(states, x, view):
+    """Leaves torch's switch for gradients the other way."""
+    torch.set_grad_enabled(not torch.is_grad_enabled())
+    return states
+
+
+class AllRows(TinyEncoder):
+    def encode(self, x, batch, view, placed, rows=None):
+        return super().encode(x, batch, view, placed)
 
 
 class NoModule:
@@ -403,6 +573,20 @@ def encoder(kind, *arguments, claims=ALL):
 
 
 FAULTS = [
+    ("embedder", 1, "it is a OutsideTorch, no torch.nn.Module", embedder(OutsideTorch)),
+    ("embedder", 3, "`bias` is (3,), V = 10", embedder(ShortBias)),
+    ("embedder", 4, "events got vectors of shape", embedder(Narrow)),
+    ("embedder", 4, "differ in reverse order", embedder(FirstOfTheBatch)),
+    ("embedder", 5, "a step on vectors left the tokens", embedder(VectorsDetached)),
+    ("embedder", 6, "the scoring rows of [0", embedder(TwoTables, rows_turned)),
+    ("embedder", 6, "biases changed after", embedder(TwoTables, bias_gone)),
+    ("embedder", 6, "new rows are not finite", embedder(TwoTables, not_finite)),
+    ("embedder", 6, "new rows are all alike", embedder(NewRowsAlike)),
+    ("embedder", 7, "rows, `weight` 1", embedder(ShortMap)),
+    ("embedder", 7, "does not say where its rows came from", embedder(WrongMap)),
+    ("embedder", 8, "after a resize the tokens [13", embedder(NewRowsStill)),
+    ("embedder", 9, "after loading the scoring rows differ", embedder(ScoresElsewhere)),
+    ("embedder", 9, "after loading the biases differ", embedder(ScoresElsewhere, "bias")),
     ("embedder", 1, "the vector of `pad` reaches", embedder(PadHasAVector)),
     ("embedder", 2, "after 1 steps of SGD with momentum", embedder(ZeroAtFirst)),
     ("embedder", 3, "the table is (13, 8), V = 10", embedder(SpecialsScore)),
@@ -422,6 +606,10 @@ FAULTS = [
     ("embedder", 10, "advanced torch's default generator", embedder(NoiseInEval)),
     ("position", 1, "there are terms for 3 layers, the encoder has 2", position(TermsForThree)),
     ("position", 1, "were changed in place", position(InPlace)),
+    ("position", 1, "became", position(NoRowForOne)),
+    ("position", 5, "and `relative_to: start` is claimed", position(FromTheEnd, "start")),
+    ("position", 5, "with padding on the right", position(FromTheEnd, "window")),
+    ("position", 5, "nothing is counted from it", position(Idle, "window")),
     ("position", 2, "states before place", position(SeesLaterItems)),
     ("position", 3, "it claims to be prefix-consistent", position(FromTheEnd, "prediction", True)),
     ("position", 4, "it claims to be shift-invariant", position(Position, "start", True, True)),
@@ -437,11 +625,25 @@ FAULTS = [
     ("position", 5, "though its columns stay", position(Position, "window")),
     ("position", 5, "so it is relative to nothing", position(Idle, "prediction")),
     ("position", 6, "padding on the left is claimed", position(Columns, padding=BOTH_SIDES)),
-    ("position", 7, "among", position(LongestOfTheBatch)),
+    ("position", 7, "a neighbour reaches them", position(LongestOfTheBatch)),
     ("position", 8, "some states are not finite", position(OverLength)),
     ("position", 9, "torch's default generator was advanced", position(DropsInEval)),
     ("position", 10, "when the times of the log changed", position(Times)),
     ("position", 10, "when the time of the target changed", position(TargetTimes, query_time="last-event")),
+    (
+        "position",
+        10,
+        "when the times of events from there on changed",
+        position(ScaledByTheFuture, query_time="last-event"),
+    ),
+    (
+        "position",
+        10,
+        "when the times of events from there on changed",
+        position(NextTimes, query_time="target"),
+    ),
+    ("position", 10, "so none is read", position(Position, query_time="last-event")),
+    ("position", 10, "so it is not read", position(Times, query_time="target")),
     ("position", 11, "states in float32 are", position(HalfPrecision)),
     ("position", 12, "`weight` gets no gradient", position(DetachedWeight)),
     ("encoder", 1, "gave states of shape", encoder(Encoder, one_narrower)),
@@ -456,12 +658,19 @@ FAULTS = [
     ("encoder", 5, "it claims to be batch-invariant", encoder(Encoder, longest_of_the_batch)),
     ("encoder", 5, "it claims to be batch-invariant", encoder(StaleMask)),
     ("encoder", 6, "some states are not finite", encoder(Encoder, over_deviation)),
+    ("encoder", 6, "gradients are not finite in", encoder(Encoder, root)),
+    ("encoder", 7, "rows gave states of shape", encoder(AllRows)),
+    ("encoder", 8, "when it came again", encoder(Encoder, forgets)),
+    ("encoder", 8, "gradient mode was left changed", encoder(Encoder, without_gradient)),
+    ("encoder", 11, "so nothing can be told", encoder(Encoder, forgets)),
     ("encoder", 7, "states moved by", encoder(SortsRows)),
     ("encoder", 7, "gradients moved by", encoder(NoGradientThroughKeys)),
     ("encoder", 8, "torch's default generator was advanced", encoder(Encoder, drops_in_eval)),
     ("encoder", 9, "layer by layer differ by", encoder(FirstTermForAll)),
     ("encoder", 9, "in layer 1 of 2 changes no state", encoder(LastLayerIgnoresTerms)),
     ("encoder", 10, "states in float32 are", encoder(Encoder, half)),
+    ("encoder", 11, "the event is taken for padding", encoder(Encoder, masks_by_sum)),
+    ("encoder", 11, "when a vector that is zero moved", encoder(Encoder, masks_by_sum)),
 ]
 
 
@@ -470,13 +679,8 @@ FAULTS = [
 )
 def test_fault_is_caught_by_its_own_sentence(kind, number, words, part) -> None:
     check = CHECKS[kind][number - 1]
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(AssertionError) as caught, torch.enable_grad():
         check(part, case_for(part, FIRST))
     assert str(caught.value).startswith(f"{kind} {number}: {check.sentence} But ")
     assert words in str(caught.value)
     assert "`this:made`" in str(caught.value)
-
-
-def test_every_check_has_a_fault() -> None:
-    for kind in ("embedder", "position", "encoder"):
-        assert {f[1] for f in FAULTS if f[0] == kind} == {check.number for check in CHECKS[kind]}

@@ -19,7 +19,8 @@ from recore.component import Part
 from recore.contracts.model import Placed
 from recore.ragged import Batch, View
 from recore.testing.cases import Case, fewer, largest, moved
-from recore.testing.checks import Evidence, for_all, require, states
+from recore.testing.causes import why_later
+from recore.testing.checks import Evidence, broken, for_all, require, states
 from recore.testing.sequences import (
     EXACT,
     Move,
@@ -32,10 +33,14 @@ from recore.testing.sequences import (
     deterministic,
     finite_at_length_one,
     float32_near,
+    relative,
+    replaced_view,
     token_vectors,
     views,
 )
 from recore.testing.tiny import model as tiny
+
+NEAR = 1e-6  # of the largest state: more is a jump where a vector passes through zero
 
 
 def _claims(part: Part[Any]) -> EncoderClaims:
@@ -98,11 +103,15 @@ def _causal(part: Part[Any], case: Case, after: Any) -> Evidence:
     stack, claimed = _stack(part, case), _claims(part).causal
     base = base_layout(stack, case.facts)
     worst = [Move()]
+    cause: list[str] = []
 
     def holds(view: View) -> None:
         move = after(stack, view.laid_out(base))
         worst[0] = worst[0].worse(move)
-        require(not claimed or move.far <= EXACT, f"{move.what}, and it claims to be causal")
+        if claimed and move.far > EXACT:
+            if not cause:
+                cause.append(why_later(stack, replaced_view(case).laid_out(base), case.facts.layers or 1))
+            broken(f"{move.what}, and it claims to be causal{cause[0]}")
 
     for_all(fewer(case, 2), views(case), holds)
     if claimed:
@@ -263,15 +272,48 @@ def check_terms(part: Part[Any], case: Case) -> Evidence:
     return Evidence(", ".join(tried))
 
 
-def replaced_view(case: Case) -> View:
-    """Three histories of 5, 1 and 7 events, with the columns of the case."""
-    count = 13
-    item = torch.arange(count) % case.items
-    made = {"token": item + 3, "item": item, "event": torch.arange(count)}
-    made |= {name: 100 * torch.arange(count) ** 2 for name in case.columns if name not in made}
-    return View(made, torch.tensor([0, 5, 6, 13]), index=torch.arange(3))
-
-
 @states("encoder", 10, "In float32 the states are those of float64, within a scaled bound.")
 def check_float32(part: Part[Any], case: Case) -> Evidence:
     return float32_near(case, lambda dtype: _stack(part, case, dtype))
+
+
+@states(
+    "encoder",
+    11,
+    "Which events there are is read from the view, never from vectors: an event whose vector is zero, or sums to "
+    "zero, is an event as one beside it is.",
+)
+def check_zero_is_an_event(part: Part[Any], case: Case) -> Evidence:
+    stack = _stack(part, case)
+    base = base_layout(stack, case.facts)
+    worst = [0.0]
+
+    def states_of(view: View, x: Tensor) -> Tensor:
+        found: Tensor = stack.encoder.encode(x, stack.batch(view), view, Placed(x))
+        return found
+
+    def holds(example: tuple[View, int]) -> None:
+        view, seed = example[0].laid_out(base), example[1]
+        random = torch.Generator().manual_seed(seed)
+        x = torch.randn(view.events, case.width, generator=random, dtype=torch.float64)
+        row = int(torch.randint(view.events, (1,), generator=random))
+        balanced = torch.zeros(case.width, dtype=torch.float64)
+        balanced[0], balanced[-1] = 1.0, -1.0
+        for what, vector, step in (("zero", 0 * balanced, 1e-20), ("sums to zero", balanced, 1e-12)):
+            x[row] = vector
+            at = states_of(view, x.clone())
+            gap = relative(states_of(view, x.clone()), at)
+            require(
+                gap <= NEAR, f"the same batch gives states that differ by {gap:.2g}, so nothing can be told"
+            )
+            x[row, 0] += step
+            gap = relative(states_of(view, x.clone()), at)
+            worst[0] = max(worst[0], gap)
+            require(
+                gap <= NEAR,
+                f"states moved by {gap:.2g} when a vector that {'is ' if what == 'zero' else ''}{what} moved by "
+                f"{step:g}: the event is taken for padding because of its vector",
+            )
+
+    for_all(fewer(case, 2), st.tuples(views(case), st.integers(0, 99)), holds)
+    return Evidence(f"states moved by at most {worst[0]:.1e}")

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from attrs import evolve, frozen
 from hypothesis import strategies as st
+from torch import Tensor
 
 from recore.component import Part
-from recore.contracts.scoring import Block, Evaluation, Evaluator
+from recore.contracts.scoring import Block, Evaluation, Evaluator, Wants
 from recore.testing.cases import Case
 from recore.testing.checks import Evidence, for_all, require, states
 
@@ -45,9 +47,10 @@ def oracle(name: str, rank: int, items: int) -> float | None:
 
 
 @st.composite
-def ranked(draw: st.DrawFn, *, k: int, longest: int = 20) -> Ranked:
+def ranked(draw: st.DrawFn, *, wants: Wants, longest: int = 20) -> Ranked:
     """Ranks, lists that agree with them, users in no order; impossible and cold targets among them, and
-    catalogues that are smaller than k."""
+    catalogues that are smaller than k. Scores, where they are wanted, agree too: no two of a row are equal."""
+    k = wants.k
     items = draw(st.integers(2, 40))
     count = draw(st.integers(1, longest))
     random = np.random.default_rng(draw(st.integers(0, 2**16)))
@@ -64,6 +67,8 @@ def ranked(draw: st.DrawFn, *, k: int, longest: int = 20) -> Ranked:
         lists[row, : len(left)] = left
     candidates = np.where(possible, items, items - 1)
     names = random.permutation(1000)[:count]
+    # The item in place p of a row scores −p.
+    scores = torch.from_numpy(-np.argsort(top, axis=1).astype(np.float64)) if wants.scores else None
     block = Block(
         users=pl.Series("user", [f"u{n}" for n in names]),
         targets=np.where(cold, -1, targets).astype(np.int64),
@@ -73,6 +78,7 @@ def ranked(draw: st.DrawFn, *, k: int, longest: int = 20) -> Ranked:
         length=random.integers(1, 30, count).astype(np.int64),
         cold=cold,
         in_history=in_history,
+        scores=scores,
     )
     return Ranked(items, block)
 
@@ -87,6 +93,7 @@ def _rows(block: Block, rows: Any) -> Block:
         length=block.length[rows],
         cold=block.cold[rows],
         in_history=block.in_history[rows],
+        scores=None if block.scores is None else block.scores[torch.from_numpy(np.asarray(rows))],
     )
 
 
@@ -144,7 +151,7 @@ def check_oracle(part: Part[Any], case: Case) -> Evidence:
                 f"{name} is {totals[name]:.9g} in total, the oracle says {wanted:.9g}",
             )
 
-    for_all(case, ranked(k=evaluator.wants.k), holds)
+    for_all(case, ranked(wants=evaluator.wants), holds)
     if not known:
         return Evidence("it names no metric that the kit knows", claimed=False)
     return Evidence(", ".join(sorted(known)))
@@ -182,7 +189,7 @@ def check_totals(part: Part[Any], case: Case) -> Evidence:
         wanted = sorted(zip(example.block.users.to_list(), example.block.length.tolist(), strict=True))
         require(held == wanted, f"users and lengths {wanted[:3]} came back as {held[:3]}")
 
-    for_all(case, ranked(k=evaluator.wants.k), holds)
+    for_all(case, ranked(wants=evaluator.wants), holds)
     return Evidence(f"{len(means)} metrics have a column")
 
 
@@ -203,7 +210,7 @@ def check_blocks(part: Part[Any], case: Case) -> Evidence:
             f"the rows of {count} queries differ in blocks of three",
         )
 
-    for_all(case, ranked(k=evaluator.wants.k), holds)
+    for_all(case, ranked(wants=evaluator.wants), holds)
     return Evidence()
 
 
@@ -219,11 +226,17 @@ def check_relabelling(part: Part[Any], case: Case) -> Evidence:
             users=pl.Series("user", range(len(example.block.rank))),
             targets=names[example.block.targets],
             top=names[example.block.top],
+            scores=_relabelled(example.block.scores, names[:-1]),
         )
         _same(before, _run(evaluator, evolve(example, block=block)), "after relabelling")
 
-    for_all(case, ranked(k=evaluator.wants.k), holds)
+    for_all(case, ranked(wants=evaluator.wants), holds)
     return Evidence()
+
+
+def _relabelled(scores: Tensor | None, names: Any) -> Tensor | None:
+    """`(n, V)` with the column of item `i` at `names[i]`."""
+    return None if scores is None else scores[:, torch.from_numpy(np.argsort(names))]
 
 
 @states(
@@ -234,7 +247,7 @@ def check_impossible(part: Part[Any], case: Case) -> Evidence:
     k = evaluator.wants.k
     known: list[str] = []
     for items in {2, max(2, k - 1), k, k + 30}:
-        example = _impossible(items, k)
+        example = _impossible(items, evaluator.wants)
         totals, _ = _run(evaluator, example)
         known = [name for name in totals if (m := NAME.fullmatch(name)) and m["k"]]
         for name in known:
@@ -245,7 +258,8 @@ def check_impossible(part: Part[Any], case: Case) -> Evidence:
     return Evidence(claimed=bool(known))
 
 
-def _impossible(items: int, k: int) -> Ranked:
+def _impossible(items: int, wants: Wants) -> Ranked:
+    k = wants.k
     left = np.arange(1, min(k, items - 1) + 1)
     top = np.append(left, np.full(k - len(left), -1))[None, :].astype(np.int64)
     one = np.ones(1, dtype=np.int64)
@@ -258,6 +272,7 @@ def _impossible(items: int, k: int) -> Ranked:
         length=one * 4,
         cold=np.zeros(1, dtype=np.bool_),
         in_history=np.ones(1, dtype=np.bool_),
+        scores=-torch.arange(items, dtype=torch.float64)[None] if wants.scores else None,
     )
     return Ranked(items, block)
 
@@ -274,7 +289,7 @@ def check_formulas(part: Part[Any], case: Case) -> Evidence:
         bare = [name for name in totals if name not in formulas and name.split("[")[0] not in formulas]
         require(not bare, f"no formula is given of {', '.join(bare)}; of {', '.join(formulas)} one is")
 
-    for_all(case, ranked(k=evaluator.wants.k), holds)
+    for_all(case, ranked(wants=evaluator.wants), holds)
     return Evidence(f"{len(names)} metrics")
 
 
@@ -288,8 +303,7 @@ def check_start(part: Part[Any], case: Case) -> Evidence:
         _run(evaluator, first)
         _same(fresh, _run(evaluator, second), f"after an evaluation of {len(first.block.rank)} queries")
 
-    k = evaluator.wants.k
-    for_all(case, st.tuples(ranked(k=k), ranked(k=k)), holds)
+    for_all(case, st.tuples(ranked(wants=evaluator.wants), ranked(wants=evaluator.wants)), holds)
     return Evidence()
 
 
@@ -313,6 +327,9 @@ def check_monotone(part: Part[Any], case: Case) -> Evidence:
             length=np.full(count, 5, dtype=np.int64),
             cold=np.zeros(count, dtype=np.bool_),
             in_history=ranks > items,
+            scores=-torch.arange(items, dtype=torch.float64).expand(count, items)
+            if evaluator.wants.scores
+            else None,
         )
         _, frame = _run(evaluator, Ranked(items, block))
         frame = frame.sort("user")
@@ -324,4 +341,39 @@ def check_monotone(part: Part[Any], case: Case) -> Evidence:
                 len(worse) == 0,
                 f"{name} is {values[worse[:1]]} at rank {worse[:1] + 1}, one further {values[worse[:1] + 1]}",
             )
+    return Evidence(claimed=bool(known))
+
+
+@states(
+    "evaluator",
+    9,
+    "Ties never go the model's way, also where scores are read: if all items score the same, the target is behind "
+    "all others.",
+)
+def check_ties(part: Part[Any], case: Case) -> Evidence:
+    evaluator = _build(part, case)
+    wants = evaluator.wants
+    if not wants.scores:
+        return Evidence("it reads ranks only, which count ties against the model", claimed=False)
+    items, count = wants.k + 30, 5
+    block = Block(
+        users=pl.Series("user", range(count)),
+        targets=np.arange(count, dtype=np.int64),
+        rank=np.full(count, items, dtype=np.int64),
+        candidates=np.full(count, items, dtype=np.int64),
+        top=np.tile(np.arange(items - wants.k, items, dtype=np.int64), (count, 1)),
+        length=np.full(count, 5, dtype=np.int64),
+        cold=np.zeros(count, dtype=np.bool_),
+        in_history=np.zeros(count, dtype=np.bool_),
+        scores=torch.zeros(count, items, dtype=torch.float64),
+    )
+    totals, _ = _run(evaluator, Ranked(items, block))
+    known = [name for name in totals if NAME.fullmatch(name)]
+    for name in known:
+        wanted = oracle(name, items, items) or 0.0
+        require(
+            totals[name] <= wanted + 1e-12,
+            f"with the same score for all {items} items {name} is {totals[name]:.4g}, and {wanted:.4g} where every "
+            "target comes last: ties went the model's way",
+        )
     return Evidence(claimed=bool(known))

@@ -559,3 +559,39 @@ def check_float32(part: Part[Any], case: Case) -> Evidence:
 
     for_all(case, st.tuples(_seeds(case), _sizes()), holds)
     return Evidence(f"at most {worst[0]:.1e}")
+
+
+@states(
+    "loss",
+    13,
+    "Where `shift_invariant` is claimed, the same number added to the scores of all items changes nothing: what is "
+    "compared are the items, and nothing beside them has a score, such as a class for padding.",
+)
+def check_shift(part: Part[Any], case: Case) -> Evidence:
+    loss, claimed = _build(part, case), _claims(part).shift_invariant
+    worst = [0.0]
+
+    def holds(example: tuple[torch.Generator, int, float]) -> None:
+        random, n, by = example
+        scene = make_scene(part, random, n, retired=True)
+        bias = scene.table.bias
+        assert bias is not None
+        one, found = _gradients(loss, scene)
+        two, others = _gradients(loss, evolve(scene, table=evolve(scene.table, bias=bias + by)))
+        before, after = float(one.total), float(two.total)
+        gap = max(map(moved, found, others)) / max(1.0, largest(*found))
+        worst[0] = max(worst[0], gap, abs(after - before) / max(abs(before), 1.0))
+        require(
+            not claimed or worst[0] <= EXACT,
+            f"with {by:g} added to the score of every item the total {before:.9g} became {after:.9g} and gradients "
+            f"moved by {gap:.3g}, as if something beside the items had a score that stayed where it was, such as a "
+            "class for padding",
+        )
+
+    for_all(case, st.tuples(_seeds(case), _sizes(), st.sampled_from((-3.0, 0.5, 5.0))), holds)
+    if claimed:
+        return Evidence()
+    hint = "; it could be claimed" if worst[0] <= EXACT else ""
+    return Evidence(
+        f"the total and gradients moved by up to {worst[0]:.1e} of themselves{hint}", claimed=False
+    )

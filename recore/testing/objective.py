@@ -141,7 +141,10 @@ def check_no_target_in_context(part: Part[Any], case: Case) -> Evidence:
         inputs, targets = _train(objective, case, view)
         for row, item in zip(targets.where.tolist(), _ids(targets), strict=True):
             rows = list(_visible(inputs, row, case))
-            held = view["token"][view["item"] == item][0].reshape(-1).tolist()
+            tokens = view["token"][view["item"] == item]
+            if not len(tokens):
+                continue  # no event of these histories: sentence 9
+            held = tokens[0].reshape(-1).tolist()
             token = _tokens(inputs, rows)
             width = len(held)
             there = any(list(token[at : at + width]) == held for at in range(0, len(token), width))
@@ -181,7 +184,10 @@ def check_query_like_training(part: Part[Any], case: Case) -> Evidence:
             if inputs.index is not None and view.index is not None:
                 source = int((view.index == inputs.index[source]).nonzero()[0])
             first, stop = int(view.offsets[source]), int(view.offsets[source + 1])
-            at = first + int((view["item"][first:stop] == _ids(targets)[number]).nonzero()[0])
+            places = (view["item"][first:stop] == _ids(targets)[number]).nonzero()
+            at = first + (int(places[0]) if len(places) else 0)
+            if at == first:
+                continue  # nothing stands before it: sentences 1, 2 and 9
             asked, where = objective.query(view.cut(torch.tensor([first]), torch.tensor([at])))
             rows = list(_visible(asked, int(where[0]), case))
             for name in inputs.columns:
@@ -341,3 +347,83 @@ def check_query_rows(part: Part[Any], case: Case) -> Evidence:
 
     for_all(case, histories(items=case.items, longest=4, columns=case.columns, unknown=True), holds)
     return Evidence()
+
+
+@states(
+    "objective",
+    9,
+    "Each target is an event of the history whose row predicts it, and a row of padding predicts nothing: there is "
+    "nothing that follows it.",
+)
+def check_targets_of_own_history(part: Part[Any], case: Case) -> Evidence:
+    objective = _build(part, case)
+    pad = [special.id for special in case.tokenizer.specials if special.name == "pad"]
+
+    def holds(view: View) -> None:
+        index = view.index.tolist() if view.index is not None else list(range(len(view)))
+        held = {
+            owner: view["item"][int(view.offsets[b]) : int(view.offsets[b + 1])].tolist()
+            for b, owner in enumerate(index)
+        }
+        inputs, targets = _train(objective, case, view)
+        owners = inputs.index if inputs.index is not None else torch.arange(len(inputs))
+        for row, item in zip(targets.where.tolist(), _ids(targets).tolist(), strict=True):
+            owner = int(owners[inputs.sequence[row]])
+            require(
+                not set(_tokens(inputs, [row])) & set(pad),
+                f"row {row} of the inputs is padding (token {_tokens(inputs, [row])[0]}) and predicts item {item}: the "
+                "loss is counted on padding",
+            )
+            require(
+                item in held[owner],
+                f"row {row} of history {owner}, of the items {held[owner]}, predicts item {item}",
+            )
+
+    for_all(case, histories(items=case.items, longest=case.profile.longest, columns=case.columns), holds)
+    return Evidence()
+
+
+def _said(token: Context, case: Case) -> str:
+    """A token, with its name where it is a special one."""
+    names = {special.id: f"{special.id} ({special.name})" for special in case.tokenizer.specials}
+    return "token " + ", ".join(names.get(one, str(one)) for one in token)
+
+
+@states(
+    "objective",
+    10,
+    "What stands beside a history changes nothing of what it predicts and is asked, in training and in a query.",
+)
+def check_neighbours(part: Part[Any], case: Case) -> Evidence:
+    objective = _build(part, case)
+    drawn = _random(objective, case)
+
+    def asked(view: View, number: int) -> tuple[Context, Context]:
+        inputs, where = objective.query(view)
+        row = int(where[number])
+        return _tokens(inputs, [row]), _tokens(inputs, _visible(inputs, row, case))
+
+    def holds(view: View) -> None:
+        index = view.index if view.index is not None else torch.arange(len(view))
+        pairs = [] if drawn else _pairs(*_train(objective, case, view), case)
+        for b in range(len(view)):
+            alone = view.cut(view.offsets[b : b + 1], view.offsets[b + 1 : b + 2], index[b : b + 1])
+            among, single = asked(view, b), asked(alone, 0)
+            require(
+                among == single,
+                f"among histories of {view.lengths.tolist()} events history {int(index[b])} is asked from a row of "
+                f"{_said(among[0], case)} that sees the tokens {among[1]}, and alone from one of "
+                f"{_said(single[0], case)} that sees {single[1]}",
+            )
+            if drawn:
+                continue
+            mine = sorted(pair for pair in pairs if pair[0] == int(index[b]))
+            theirs = sorted(_pairs(*_train(objective, case, alone), case))
+            require(
+                mine == theirs,
+                f"among histories of {view.lengths.tolist()} events history {int(index[b])} trains on {mine}, alone "
+                f"on {theirs} (history, tokens, item)",
+            )
+
+    for_all(case, histories(items=case.items, longest=4, columns=case.columns), holds)
+    return Evidence("a query only: what is predicted is drawn" if drawn else "")

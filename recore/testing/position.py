@@ -19,7 +19,6 @@ from recore.component import Part
 from recore.ragged import Layout, View
 from recore.testing.cases import Case, fewer, largest
 from recore.testing.checks import Evidence, for_all, require, states
-from recore.testing.encoder import replaced_view
 from recore.testing.sequences import (
     EXACT,
     Move,
@@ -34,6 +33,7 @@ from recore.testing.sequences import (
     float32_near,
     reference_encoder,
     relative,
+    replaced_view,
     token_vectors,
     views,
 )
@@ -334,7 +334,9 @@ def _timed(view: View, case: Case, purpose: str) -> View:
     years = torch.rand(view.events, generator=case.generator("times", purpose), dtype=torch.float64)
     gaps = (years * math.log(3e8)).exp().long()
     total = gaps.cumsum(0)
-    return view.with_columns(time=total - (total - gaps)[view.offsets[:-1]][view.sequence]).laid_out(view.layout)
+    return view.with_columns(time=total - (total - gaps)[view.offsets[:-1]][view.sequence]).laid_out(
+        view.layout
+    )
 
 
 def _asked(stack: Stack, view: View, time: Tensor) -> Tensor:

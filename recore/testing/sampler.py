@@ -237,18 +237,31 @@ def _all_log_q(sampler: Sampler, case: Case, scene: Scene) -> Tensor:
     return torch.broadcast_to(said, (len(scene.targets), case.items)).double()
 
 
-def _counts(sampler: Sampler, case: Case, scene: Scene) -> tuple[Tensor, Tensor, int]:
-    """How often each item was a candidate, per draw: the mean `(N, V)`, its variance, and the draws."""
+@frozen(eq=False)
+class Counted:
+    """How often each item was a candidate, per draw: the mean `(N, V)`, its `variance`, the variance `together (V,)`
+    of all predictions' sum, and the `draws`."""
+
+    mean: Tensor
+    variance: Tensor
+    together: Tensor
+    draws: int
+
+
+def _counts(sampler: Sampler, case: Case, scene: Scene) -> Counted:
     rows, draws = len(scene.targets), case.profile.draws
     total = torch.zeros(rows, case.items, dtype=torch.float64)
     square = torch.zeros_like(total)
+    pooled = torch.zeros(case.items, dtype=torch.float64)
     for seed in range(draws):
         items, keep = _kept(_draw(sampler, case, scene, seed), rows)
         once = torch.zeros_like(total).scatter_add_(1, items, keep.double())
         total += once
         square += once * once
+        pooled += once.sum(0) ** 2
     mean = total / draws
-    return mean, (square / draws - mean * mean).clamp(min=0), draws
+    variance = (square / draws - mean * mean).clamp(min=0)
+    return Counted(mean, variance, (pooled / draws - mean.sum(0) ** 2).clamp(min=0), draws)
 
 
 @states(
@@ -265,7 +278,8 @@ def check_frequencies(part: Part[Any], case: Case) -> Evidence:
     if claims.log_q == "two-phase":
         return _two_phase(sampler, case, scene, never, claims)
     said = _all_log_q(sampler, case, scene)
-    mean, variance, draws = _counts(sampler, case, scene)
+    counted = _counts(sampler, case, scene)
+    mean, variance, draws = counted.mean, counted.variance, counted.draws
     expected = torch.where(never, torch.zeros_like(said), said.exp())
     error = (torch.maximum(variance, expected) / draws).sqrt()
     gap = (mean - expected).abs() / error.clamp(min=1e-12)
@@ -275,9 +289,9 @@ def check_frequencies(part: Part[Any], case: Case) -> Evidence:
         f"for prediction {row} item {item} was drawn {float(mean[row, item]):.4f} times a draw over {draws} "
         f"draws, and exp(log_q) is {float(expected[row, item]):.4f}: {float(gap.max()):.1f} standard errors",
     )
-    # Each item alone leaves room; all predictions together leave little.
+    # Each item alone leaves room; all predictions together leave less, where they do not draw in common.
     pooled, wanted = mean.sum(0), expected.sum(0)
-    spread = (torch.maximum(variance, expected).sum(0) * len(scene.targets) / draws).sqrt()
+    spread = (torch.maximum(counted.together, wanted) / draws).sqrt()
     off = (pooled - wanted).abs() / spread.clamp(min=1e-12)
     require(
         float(off.max()) <= SIGMAS,
@@ -343,7 +357,8 @@ def check_sums_to_k(part: Part[Any], case: Case) -> Evidence:
     require(
         float(gap.max()) <= SIGMAS,
         f"for prediction {worst} exp(log_q) sums to {float(said[worst]):.4f}, and "
-        f"{float(held.mean(0)[worst]):.4f} draws are kept on average",
+        f"{float(held.mean(0)[worst]):.4f} draws are kept on average"
+        + (": some draw no item, such as padding" if held.mean(0)[worst] < said[worst] else ""),
     )
     return Evidence(f"{float(held.mean()):.2f} of {first.items.shape[-1]} draws kept on average")
 

@@ -135,6 +135,32 @@ def check_validation_without_test(part: Part[Any], case: Case) -> Evidence:
     return Evidence()
 
 
+@states(
+    "split",
+    8,
+    "What validates is known when it is tested: a validation target before a test target of the same user is in the "
+    "history of that one.",
+)
+def check_test_sees_validation(part: Part[Any], case: Case) -> Evidence:
+    seen = [0]
+
+    def holds(log: Interactions) -> None:
+        parts, owner = _parts(part, case, log), _owner(log)
+        validated = np.sort(parts.validation.target)
+        for target, start, stop in zip(parts.test.target, parts.test.start, parts.test.stop, strict=True):
+            own = validated[(owner[validated] == owner[target]) & (validated < target)]
+            out = own[(own < start) | (own >= stop)]
+            seen[0] += len(own)
+            require(
+                len(out) == 0,
+                f"the history of the test target at row {target} is rows {start} to {stop - 1}: the validation target "
+                f"of its user at row {out[:1]} is left out of it",
+            )
+
+    for_all(case, _logs(), holds)
+    return Evidence(f"{seen[0]} validation targets stand before a test target of their user")
+
+
 @states("split", 7, "The parts follow from the log alone: the same again, also with the items relabelled.")
 def check_deterministic(part: Part[Any], case: Case) -> Evidence:
     def holds(log: Interactions) -> None:

@@ -100,7 +100,10 @@ def check_specials(part: Part[Any], case: Case) -> Evidence:
         tokens = tokenizer.encode(items)
         require(bool((tokens < tokenizer.tokens).all()), f"tokens {tokens} reach `tokens` {tokenizer.tokens}")
         taken = sorted(set(tokens.ravel().tolist()) & set(ids))
-        require(not taken, f"items are encoded as the special ids {taken}")
+        named = ", ".join(
+            f"{special.id} ({special.name})" for special in specials.values() if special.id in taken
+        )
+        require(not taken, f"items are encoded as the special ids {named}")
         shape = (len(ids), *tokens.shape[1:])
         decoded = tokenizer.decode(
             np.broadcast_to(np.asarray(ids).reshape(-1, *[1] * (tokens.ndim - 1)), shape)

@@ -143,7 +143,7 @@ class Softmax:
 
     def claims(self) -> LossClaims:
         """Holds `N × V` scores."""
-        return LossClaims(memory="full")
+        return LossClaims(memory="full", shift_invariant=True)
 
 
 class TinySoftmax:
@@ -173,7 +173,7 @@ class SampledSoftmax:
 
     def claims(self) -> LossClaims:
         """Holds `N × K` scores."""
-        return LossClaims(memory="negatives", negatives=True, correction="symmetric")
+        return LossClaims(memory="negatives", negatives=True, correction="symmetric", shift_invariant=True)
 
     def problems(self, facts: Facts) -> list[str]:
         """Needs a sampler whose probability is known and which does not exclude targets."""

@@ -106,8 +106,8 @@ class Sequences:
     users: Table | None = option(None, help="Features of users.")
 
     def provides(self) -> Facts:
-        """That nothing orders events across users."""
-        return Facts(order_across_users=False)
+        """That there are no times, so that nothing orders events across users."""
+        return Facts(timed=False, order_across_users=False)
 
 
 @frozen
@@ -164,8 +164,9 @@ class Events:
     users: Table | None = option(None, help="Features of users.")
 
     def provides(self) -> Facts:
-        """Whether times order events across users."""
-        return Facts(order_across_users=self.time is not None and self.order_across_users)
+        """Whether there are times, and whether they order events across users."""
+        timed = self.time is not None
+        return Facts(timed=timed, order_across_users=timed and self.order_across_users)
 
 
 @frozen
@@ -190,8 +191,8 @@ class MovieLens1M:
     ties: Ties = option("file", help=_TIES, validator=in_(("file", "hash")))
 
     def provides(self) -> Facts:
-        """Whether times order events across users: they do."""
-        return Facts(order_across_users=True)
+        """That there are times, and that they order events across users."""
+        return Facts(timed=True, order_across_users=True)
 
 
 @frozen

@@ -36,8 +36,8 @@ class Ce:
     )
 
     def claims(self) -> LossClaims:
-        """Memory grows with N·d + V·d, never N·V."""
-        return LossClaims(memory="blocks", negatives=False, correction="none")
+        """Memory grows with N·d + V·d, never N·V; only differences of scores count."""
+        return LossClaims(memory="blocks", negatives=False, correction="none", shift_invariant=True)
 
     def costs(self, facts: Facts, load: Load) -> Costs:
         """Three products with the table for each block, an exponential and six passes over its scores."""

@@ -123,8 +123,8 @@ class WorldOptions:
     )
 
     def provides(self) -> Facts:
-        """That times order events across users."""
-        return Facts(order_across_users=True)
+        """That there are times, and that they order events across users."""
+        return Facts(timed=True, order_across_users=True)
 
     def problems(self, facts: Facts) -> list[str]:
         """What does not fit together."""

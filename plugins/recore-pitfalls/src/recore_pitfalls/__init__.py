@@ -1,0 +1,1 @@
+"""Mistakes of real implementations as parts that recore catches."""
