@@ -24,7 +24,10 @@ FEW = {
     "epochs": ["--batches", "2", "--few", "1"],
     "beauty": ["--batches", "2"],
     "memory": ["--items", "3000", "--predictions", "400"],
+    "positions": ["--sample", "1", "--rounds", "1", "--heads", "4", "--dropout", "0"],
+    "untruncated": ["--batches", "1", "--rounds", "1", "--lengths"],
 }
+EPOCHS = ("epochs", "beauty", "untruncated")  # those that train whole epochs
 ABSENT = 3  # the exit status of a benchmark whose data are not there
 
 
@@ -47,7 +50,7 @@ def main() -> int:
             file = Path(folder) / f"{name}.json"
             command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(file)]
             command += ["--threads", str(options.threads)] if options.threads else []
-            if options.batches and name != "memory":
+            if options.batches and name in EPOCHS:
                 command += ["--batches", options.batches]
             status = subprocess.run([*command, *(few if options.few else [])], check=False).returncode
             if status == ABSENT:

@@ -71,9 +71,12 @@ class BatcherClaims(Claims):
 class LossClaims(Claims):
     """`memory`: `blocks` (grows with N·d + V·d, never N·V), `negatives` (N·K) or `full` (N·V).
     `negatives`: needs a sampler. `correction`: how `log_q` enters. `agreement`: compares what a view encoded
-    with the sequence's own row of the table: `targets.id` is what the sequence is, not what comes next."""
+    with the sequence's own row of the table: `targets.id` is what the sequence is, not what comes next.
+    `shift_invariant`: only differences of scores count, as in a softmax over the candidates: nothing else, such as
+    a class for padding, has a score beside them."""
 
     memory: Literal["blocks", "negatives", "full"] = "full"
     negatives: bool = False
     correction: Literal["none", "symmetric", "partition"] = "none"
     agreement: bool = False
+    shift_invariant: bool = False

@@ -66,6 +66,7 @@ class Case:
     buckets: int = 3
     tile_rows: int = 64
     tile_logits: int = 2**20
+    most: float = 10
     call: int = 0
     scale: float | None = None
     seed: int = 0
@@ -88,11 +89,12 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def tile_size(case: Case) -> Iterator[None]:
-    """Tiles as small as the case asks for."""
+    """Tiles as small as the case asks for, and as many weights kept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "TILE_ROWS", case.tile_rows)
         patch.setattr(tiles, "TILE_ROWS", case.tile_rows)
         patch.setattr(tiles, "_LOGITS", case.tile_logits)
+        patch.setattr(tiles, "_MOST", case.most)
         patch.setattr(plan, "_CALL", case.call)
         yield
 
@@ -276,6 +278,7 @@ def cases(draw: st.DrawFn, terms: st.SearchStrategy[list[str]]) -> Case:
         buckets=draw(st.sampled_from([1, 2, 3, 6, 20])),
         tile_rows=draw(st.sampled_from([1, 3, 64])),
         tile_logits=draw(st.sampled_from([1, 60, 2**20])),
+        most=draw(st.sampled_from([0, 10, 10**9])),
         call=draw(st.sampled_from([0, 0, 30, 2**14])),
         scale=draw(st.sampled_from([None, 0.3])),
         seed=draw(st.integers(0, 99)),
@@ -317,19 +320,79 @@ def test_nothing_added_equals_the_loop(rows: str, causal: bool) -> None:
         assert_same(problem.solve(problem.attend), problem.solve(problem.loop), 1e-9)
 
 
+@pytest.mark.parametrize("most", [0, 10**9])
+@pytest.mark.parametrize("normalise", ["softmax", Silu()])
+@pytest.mark.parametrize(
+    ("buckets", "low"), [(1, 0), (2, 0), (5, 0), (7, 0), (30, 0), (8, -3), (3, -2), (2, -5), (4, 2)]
+)
+def test_bands_equal_the_loop_at_every_border(buckets: int, low: int, normalise: Any, most: float) -> None:
+    """Tables of fewer distances than a tile has rows, of as many, of more than the history has; of none that is told
+    apart; with distances that nobody sees, and without the nearest. Rows of the first tile reach back before their
+    first key, rows of the second too where the table is long."""
+    terms = ("key-distance", "value-distance", "value-project", "logit-distance")
+    case = Case(
+        (13, 1, 12, 9), terms=terms, buckets=buckets, low=low, normalise=normalise, tile_rows=5, most=most
+    )
+    problem = Problem(case)
+    with tile_size(case):
+        got = problem.solve(problem.attend)
+    assert_same(got, problem.solve(problem.loop), 1e-9)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shaw", [False, True])
+def test_a_learned_table_has_the_gradient_of_the_whole_matrix(
+    heads: int, dtype: torch.dtype, shaw: bool
+) -> None:
+    """Real sizes: three histories of up to 300 events, against the matrix of all logits written out in float64."""
+    lengths = (300, 130, 64)
+    case = Case(lengths, heads=heads, size=8, buckets=51, terms=())
+    exact, rough = Problem(case), Problem(case, dtype)
+    view = View({"token": torch.arange(sum(lengths))}, exact.offsets)
+
+    def terms(problem: Problem) -> tuple[Term, ...]:
+        if shaw:
+            return tuple(PairTable(into, problem.tables[f"{into}-distance"]) for into in ("key", "value"))
+        return (PairTable("logit", problem.tables["logit-distance"]),)
+
+    def matrix() -> Tensor:
+        pieces = []
+        for start, length in zip(exact.offsets.tolist(), lengths, strict=False):
+            q, k, v = (x[start : start + length] for x in (exact.q, exact.k, exact.v))
+            place = torch.arange(length)
+            distance = (place[:, None] - place).clamp(0, case.buckets - 1)
+            logits = torch.einsum("ihe,jhe->hij", q, k)
+            if shaw:
+                logits = logits + torch.einsum("ihe,ijhe->hij", q, exact.tables["key-distance"][distance])
+            logits = logits * exact.scale
+            if not shaw:
+                logits = logits + exact.tables["logit-distance"][distance].permute(2, 0, 1)
+            weights = logits.masked_fill(place[:, None] < place, -math.inf).softmax(-1)
+            out = torch.einsum("hij,jhe->ihe", weights, v)
+            if shaw:
+                out = out + torch.einsum("hij,ijhe->ihe", weights, exact.tables["value-distance"][distance])
+            pieces.append(out)
+        return torch.cat(pieces)
+
+    got = rough.solve(lambda: attend(rough.q, rough.k, rough.v, view, terms(rough)))
+    assert_same(got, exact.solve(matrix), 1e-9 if dtype == torch.float64 else 2e-5)
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.sampled_from([1, 2, 3, 5, 8, 13, 40]), min_size=1, max_size=6),
     st.sampled_from([1, 2, 3]),
     st.sampled_from([1, 3, 7, 64]),
+    st.sampled_from([2, 9, 512]),
     st.sampled_from([None, 0, 5]),
     st.sampled_from([None, 0.3]),
 )
-@example([70, 1, 131], 1, 64, None, None)
-@example([70, 1, 131], 2, 64, 3, None)
-@example([3, 5], 1, 64, 64, None)
+@example([70, 1, 131], 1, 64, 512, None, None)
+@example([70, 1, 131], 2, 64, 100, 3, None)
+@example([3, 5], 1, 64, 512, 64, None)
 def test_kept_weights_equal_the_loop(
-    lengths: list[int], heads: int, tile_rows: int, extra: int | None, scale: float | None
+    lengths: list[int], heads: int, tile_rows: int, long: int, extra: int | None, scale: float | None
 ) -> None:
     """Whatever the tiles, the heads and the padding on the right (`extra` columns; None: no rectangle)."""
     problem = Problem(Case(tuple(lengths), heads=heads, scale=scale))
@@ -337,6 +400,7 @@ def test_kept_weights_equal_the_loop(
     layout = Layout() if extra is None else Layout("right", max(lengths) + extra, math.nan)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept, "_ROWS", tile_rows)
+        patch.setattr(kept, "_LONG", long)
         patch.setattr(kept, "_LEAST", 0)
         patch.setattr(kept, "_MOST", 10**9)
         patch.setattr(fused, "_taken", None)  # the other way would fail
@@ -345,13 +409,17 @@ def test_kept_weights_equal_the_loop(
 
 
 def test_weights_are_kept_where_they_are_few_for_an_event_and_many_for_a_call() -> None:
-    """Up to four times d numbers for an event, so that memory grows with the events alone."""
+    """Up to eight times d numbers for an event with one head, fewer with more, so that memory grows with the events
+    alone."""
 
     def keeps(lengths: list[int], heads: int = 1) -> bool:
         view = View({"token": torch.arange(sum(lengths))}, offsets_of(torch.tensor(lengths)))
         return kept.keeps(plan_of(view, None), torch.empty(sum(lengths), heads, 64 // heads))
 
     assert keeps([200] * 40)
+    assert keeps([800] * 10)
+    assert keeps([150] * 40, heads=2)
+    assert not keeps([300] * 40, heads=2)
     assert not keeps([200] * 40, heads=4)
     assert not keeps([2_000] * 40)
     assert not keeps([8] * 40)

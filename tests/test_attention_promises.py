@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from attrs import evolve
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recore.attention import (
@@ -74,9 +78,12 @@ def test_dropout_keeps_the_mean(normalise: Any) -> None:
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout("left", 80, math.nan)])
-def test_dropout_is_the_same_backward(layout: Layout) -> None:
+@pytest.mark.parametrize("most", [0, 10**9])
+def test_dropout_is_the_same_backward(layout: Layout, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """gradcheck calls the function anew for each finite difference: the seed is set before each call, so the
-    mask is one, and the analytic gradient agrees only if the backward pass draws it again."""
+    mask is one, and the analytic gradient agrees only if the backward pass draws it again, whether it makes the
+    weights again or finds them kept."""
+    monkeypatch.setattr(tiles, "_MOST", most)
     view = view_of(3, 70, layout=layout)
     q, k, v = tensors(view, 1, 2)
     bias = torch.randn(view.events, 1, dtype=torch.float64, requires_grad=True)
@@ -163,6 +170,46 @@ def saved(view: View, terms: tuple[Term, ...], **kwargs: Any) -> int:
     return sum(held.values())
 
 
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """The most bytes that tensors made within the block held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        self.held: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(x, Tensor):
+                storage = x.untyped_storage()
+                weak = StorageWeakRef(storage)  # type: ignore[no-untyped-call]  # torch's own
+                self.held.setdefault(storage._cdata, (weak, storage.nbytes()))
+        self.held = {
+            key: (weak, size)
+            for key, (weak, size) in self.held.items()
+            if not weak.expired()  # type: ignore[no-untyped-call]  # torch's own
+        }
+        self.peak = max(self.peak, sum(size for _, size in self.held.values()))
+        return out
+
+
+def peak(make: Callable[[], Tensor]) -> int:
+    """Bytes, of a forward and a backward pass."""
+    with Live() as live:
+        make().sum().backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
+    return int(live.peak)
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    """One history with a learned bias as most do it: a tensor of all pairs, whose gradient is as large."""
+    place = torch.arange(len(q))
+    bias = table[(place[:, None] - place).clamp(0, len(table) - 1)].permute(2, 0, 1)
+    bias = bias.masked_fill(place[:, None] < place, -math.inf)
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+
+
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """The largest tensor that any operation gives, in elements; views of size 0 stride count as they are."""
 
@@ -209,6 +256,43 @@ def test_what_is_saved_grows_with_length_not_its_square(name: str, causal: bool)
     few, many = (saved(view, term_of(name, view), causal=causal) for view in (short, long))
     assert many <= 4.5 * few, f"{few} bytes at length 250, {many} at 1,000"
     assert many < 1000 * 1000, "as much as one byte per pair"
+
+
+@pytest.mark.parametrize("kind", ["bias", "keys and values", "bias, dropout", "bias as a mask"])
+def test_memory_of_a_learned_table_grows_with_length_times_tile(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four heads, forward and backward, of one history of 150, 300 and 600 events, in tiles that are small beside
+    them: double the length, double the peak. The mask, which is measured alike, takes four times as much."""
+    monkeypatch.setattr(tiles, "_LOGITS", 2**10)
+    peaks = []
+    for length in (150, 300, 600):
+        view = view_of(length)
+        q, k, v = tensors(view, 4, 4, torch.float32)
+        bias = torch.randn(length, 4, requires_grad=True)
+        vectors = [torch.randn(51, 4, 4, requires_grad=True) for _ in range(2)]
+        terms: tuple[Term, ...] = (PairTable("logit", bias),)
+        if kind == "keys and values":
+            terms = (PairTable("key", vectors[0]), PairTable("value", vectors[1]))
+        dropout = 0.1 if kind.endswith("dropout") else 0.0
+        if kind.endswith("mask"):
+            peaks.append(peak(functools.partial(masked, q, k, v, bias)))
+        else:
+            peaks.append(peak(functools.partial(attend, q, k, v, view, terms, dropout=dropout)))
+    growth = [later / earlier for earlier, later in itertools.pairwise(peaks)]
+    if kind.endswith("mask"):
+        assert min(growth) > 3, f"{peaks} bytes: the square is not seen"
+    else:
+        assert max(growth) < 2.2, f"{peaks} bytes at lengths 150, 300 and 600"
+        assert peaks[-1] < 10 * (4 * 4 * 64 * 600), "ten tiles of one history, its gradients included"
+
+
+@pytest.mark.parametrize("terms", ["bias", "shaw"])
+def test_weights_are_kept_where_they_are_few(terms: str) -> None:
+    """Up to ten numbers for each of the queries': then what is saved is more, and never grows faster than events."""
+    many, few = (view_of(*[length] * (480 // length)) for length in (120, 12))
+    apart = [saved(view, term_of(terms, view)) for view in (many, few)]
+    assert apart[0] < apart[1] < 2 * 4 * 480 * 8 * (4 + 10)
 
 
 @pytest.mark.parametrize("rows", [True, False])

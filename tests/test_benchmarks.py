@@ -3,7 +3,9 @@ scripts run in miniature on made data."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -186,11 +188,8 @@ def test_all_of_it_runs_in_miniature(scripts: SimpleNamespace, tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text(encoding="utf-8"))
-    assert {name: len(found[name]["bars"]) for name in ("epochs", "beauty", "memory")} == {
-        "epochs": 2,
-        "beauty": 2,
-        "memory": 2,
-    }
+    bars = {"epochs": 2, "beauty": 2, "memory": 2, "positions": 6, "untruncated": 2}
+    assert {name: len(found[name]["bars"]) for name in bars} == bars
     assert [row["name"] for row in found["epochs"]["epoch"]] == [
         "textbook (bce)",
         "textbook, lean (bce)",
@@ -200,3 +199,69 @@ def test_all_of_it_runs_in_miniature(scripts: SimpleNamespace, tmp_path: Path) -
     assert all(0 <= row["validation"] <= 1 for row in found["epochs"]["epoch"] + found["beauty"]["beauty"])
     assert found["epochs"]["machine"]["processor"] in done.stdout
     assert found["memory"]["items"] == 3_000
+    assert [row["name"] for row in found["positions"]["steps"]] == [
+        "none",
+        "alibi",
+        "rope",
+        "relative-bias",
+        "relative-keys",
+        "relative-keys-values",
+        "padded, fused",
+    ]
+    assert [row["bound"] for row in found["positions"]["steps"]] == [None, 1.3, 1.3, 1.3, 2.0, 2.0, None]
+    assert [row["name"] for row in found["untruncated"]["epoch"]] == ["last 200", "untruncated"]
+
+
+def test_repeated_batches_count_by_their_smallest_time(scripts: SimpleNamespace) -> None:
+    """Two contenders of three and of six batches, two rounds after one that does not count: turns stay in step."""
+    import positions
+
+    order: list[str] = []
+
+    def of(name: str, many: int) -> Any:
+        times = iter(range(1000))
+
+        def step() -> float:
+            order.append(name)
+            return float(next(times))
+
+        return SimpleNamespace(name=name, many=many, step=step)
+
+    seconds = positions.taken([of("a", 3), of("b", 6)], 2)
+    assert seconds == {
+        "a": [[3, 4, 5], [6, 7, 8]],
+        "b": [[6, 7, 8, 9, 10, 11], [12, 13, 14, 15, 16, 17]],
+    }
+    at = [number for number, name in enumerate(order[:9]) if name == "a"]
+    assert all(1 <= later - earlier <= 4 for earlier, later in itertools.pairwise(at)), order[:9]
+    assert positions.least([[3, 1], [2, 5]]) == 3
+    rows = [
+        {"name": "rope", "setting": "1 head", "times_base": 1.19, "bound": 1.2},
+        {"name": "rope", "setting": "4 heads", "times_base": 1.31, "bound": 1.3},
+        {"name": "none", "setting": "1 head", "times_base": 1.0, "bound": None},
+        {"name": "padded, fused", "setting": "1 head", "times_base": 0.8, "bound": None},
+    ]
+    assert [(round(one["value"], 2), one["kept"]) for one in positions.verdicts(rows)] == [
+        (1.19, True),
+        (1.31, False),
+        (1.25, False),
+    ]
+
+
+def test_histories_are_made_up_where_there_are_none(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of lengths like ML-1M's: half of them are no longer than 96 events, a quarter longer than 200."""
+    import positions
+
+    with positions.histories(10) as which:
+        assert which == "ML-1M"
+    monkeypatch.setenv("RECORE_DATA", str(tmp_path / "nothing"))
+    with positions.histories(2000) as which:
+        assert which.startswith("made up")
+        users = np.loadtxt(Path(os.environ["RECORE_DATA"]) / positions.DATA, dtype=int)[:, 0]
+    assert os.environ["RECORE_DATA"] == str(tmp_path / "nothing")
+    lengths = np.bincount(users)[1:]
+    assert len(lengths) == 2000
+    assert 90 <= np.median(lengths) <= 102
+    assert 0.2 <= (lengths > 200).mean() <= 0.32

@@ -43,10 +43,10 @@ def attend(
 
     `key_map`, `value_map`: the encoder's linear maps `(…, d) → (…, d)`, for tables with `project`.
 
-    Softmax with nothing added to the logits and no dropout goes through torch's fused kernel; all else through
-    tiles (`tiles.py`), which are made again in the backward pass: memory grows with T, never with the square
-    of a length. Double backward is not defined there. A plan is kept on the view, for all layers. Dropout
-    draws one seed from torch's default generator.
+    Softmax with nothing added to the logits and no dropout goes through torch's fused kernel, or `kept.py`; all
+    else through tiles (`tiles.py`), whose weights are kept for the backward pass where they are few and made
+    again otherwise: memory grows with T, never with the square of a length. Double backward is not defined
+    there. A plan is kept on the view, for all layers. Dropout draws one seed from torch's default generator.
 
     Raises ValueError, naming all that is wrong, when shapes, ranges or maps do not fit.
     """

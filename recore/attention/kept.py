@@ -1,12 +1,12 @@
 """Causal softmax attention with nothing added to the logits, on the CPU: its weights are kept for the backward pass.
 
-Legend: `T` events, `H` heads, `e` = d/H; a group has `b` sequences and `w` columns; a tile has 64 of its rows and the
-`c` columns that they see.
+Legend: `T` events, `H` heads, `e` = d/H; a group has `b` sequences and `w` columns; a tile has 64 of its rows (128 of
+long ones) and the `c` columns that they see.
 
 torch's fused kernel makes the weights again in the backward pass, a fifth of the arithmetic, and is slower at the
 products themselves. Keeping them costs a number for each pair of a tile, so it is done only where that is no more
-than q, k, v and the result take together, which a bounded history of one or two heads is: memory still grows
-with T alone. Everything else goes on through `fused.py`.
+than twice what q, k, v and the result take together, and less with more heads, which a bounded history of one or two
+heads is: memory still grows with T alone. Everything else goes on through `fused.py`.
 
 With P the weights, O = P V and dO given: dV = Pᵀ dO; dP = dO Vᵀ; dS = P ∘ (dP − rowsum(P ∘ dP)); dQ = scale · dS K;
 dK = dSᵀ (scale · Q).
@@ -24,9 +24,12 @@ from torch.autograd.function import once_differentiable
 
 from recore.attention.plan import Group, Plan
 
-_ROWS = 64
-# Weights kept for an event, as a multiple of its d numbers.
-_MOST = 4
+# Rows of a tile; twice as many from a width on where their longer triangle is little: a group has few sequences so
+# long, and with more rows both cores have something to do.
+_ROWS, _LONG = 64, 512
+# Weights kept, as a multiple of the numbers of q and divided by the heads: the narrower a head, the less its products
+# weigh beside the weights themselves, and the better torch's kernel does (with four heads it is faster at any length).
+_MOST = 8
 # Weights of a group from which it is worth it: a tile costs a dozen calls, torch's kernel one.
 _LEAST = 20_000
 
@@ -36,8 +39,8 @@ def keeps(plan: Plan, q: Tensor) -> bool:
     if q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64) or not plan.groups:
         return False
     area = sum(len(group) * (bottom - top) * bottom for group in plan.groups for top, bottom in _tiles(group))
-    many = area * int(q.shape[1])
-    return _LEAST * len(plan.groups) <= many <= _MOST * q.numel()
+    heads = int(q.shape[1])
+    return _LEAST * len(plan.groups) <= area * heads <= _MOST * q.numel() / heads
 
 
 def kept(q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float) -> Tensor:
@@ -54,7 +57,7 @@ class _Kept(torch.autograd.Function):
         queries = q.index_select(0, plan.rows).mul_(scale)
         keys, values = k.index_select(0, plan.keys), v.index_select(0, plan.keys)
         received = torch.empty_like(queries)
-        triangle = q.new_full((_ROWS, _ROWS), -math.inf).triu_(1)
+        triangle = q.new_full((2 * _ROWS, 2 * _ROWS), -math.inf).triu_(1)
         saved = []
         for group, cells in _groups(plan):
             asking, seen, said = (_rectangle(x[cells], group) for x in (queries, keys, values))
@@ -117,7 +120,8 @@ def _groups(plan: Plan) -> Iterator[tuple[Group, slice]]:
 
 def _tiles(group: Group) -> list[tuple[int, int]]:
     """The rows `top` to `bottom` of each tile; it sees the columns up to `bottom`."""
-    return [(top, min(top + _ROWS, group.width)) for top in range(0, group.width, _ROWS)]
+    rows = _ROWS if group.width < _LONG else 2 * _ROWS
+    return [(top, min(top + rows, group.width)) for top in range(0, group.width, rows)]
 
 
 def _rectangle(cells: Tensor, group: Group) -> Tensor:

@@ -32,9 +32,10 @@ def counted(options: Sasrec, details: Details, width: int, load: Load) -> Costs:
     moved = kept = drawn = 0.0
     rate = bool(options.dropout) and load.training
     places = details.dropouts if rate else ()
-    # Causal attention on a CPU keeps its weights where they are few (`recore.attention.kept`).
+    # Causal attention on a CPU keeps its weights where they are few (`recore.attention.kept`, and `.tiles`).
     visible = options.heads * (rows / max(load.sequences, 1.0) / 2 + 32)
-    weights = visible if options.causal and "attention" not in places and visible <= 4 * d else 0.0
+    few = 10 * d if "attention" in places else 8 * d / options.heads
+    weights = visible if options.causal and visible <= few else 0.0
     for ask in asked:
         products += linear(ask, d, d, load.training)  # Q
         products += linear(rows, d, 2 * d, load.training)  # K, V
