@@ -36,7 +36,7 @@ def documented() -> set[str]:
 
 
 def test_documented_and_produced_keys_agree(whole: Result) -> None:
-    assert documented() - {"paired"} == set(whole.record)
+    assert documented() - {"paired", "by_user"} == set(whole.record)
     asked = {
         *("recipe", "cell", "seed", "card", "test", "validation", "intervals", "epochs", "seconds_per_epoch"),
         *("peak_memory_mib", "machine", "versions", "groups"),
@@ -313,4 +313,4 @@ def test_the_pages_of_the_repository_agree_with_their_records() -> None:
         assert render.render(text, records) == text, f"{page.name}: run docs/results/render.py"
     for name, record in records.items():
         assert documented() >= set(record), name
-        assert documented() - {"paired", "fit_all", "update"} <= set(record), name
+        assert documented() - {"paired", "by_user", "fit_all", "update"} <= set(record), name
