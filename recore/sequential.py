@@ -457,7 +457,7 @@ class SequentialScorer:
             view = view.last_events(reach)
         time = None
         if model.asks_when and queries.time is not None:
-            time = torch.from_numpy(np.ascontiguousarray(queries.time))
+            time = torch.from_numpy(np.array(queries.time))
         with evaluating(model):
             return self._states(view, time)
 

@@ -57,7 +57,8 @@ def test_the_part_keeps_its_word(kind, my_part) -> None:
     assert [result.measured for result in failures(results)] == []
     assert len(results) == counts()[kind]
     open_ = {result.name for result in results if result.status == "not claimed"}
-    assert open_ == {"position": {"position 12"}, "loss": {"loss 8"}}.get(kind, set())
+    silent = {"position": {"position 12"}, "loss": {"loss 8", "loss 13"}, "evaluator": {"evaluator 9"}}
+    assert open_ == silent.get(kind, set())
 
 
 def test_the_page_shows_how_to_check(my_part, monkeypatch, tmp_path) -> None:

@@ -20,12 +20,12 @@ from recore.testing import part_of
 lengths = st.lists(st.integers(0, 6), min_size=1, max_size=5)
 
 
-def tokenizer(**options: object):  # type: ignore[no-untyped-def]  # whatever tokenizer is installed
-    """The installed tokenizer, fitted on the items a, b, c, d."""
+def tokenizer(**options: object):  # type: ignore[no-untyped-def]
+    """The tokenizer of items, fitted on the items a, b, c, d."""
     from recore.data import Interactions
 
     plugins = discover()
-    found = next(one for one in plugins.of("tokenizer") if one.provider.startswith("recore"))
+    found = next(one for one in plugins.of("tokenizer") if one.component.name == "items")
     part = part_of("tokenizer", found.component, found.provider, found.component.options(**options))
     log = Interactions.from_frame(pl.DataFrame({"user": [1] * 4, "item": list("abcd")}))
     from recore.component import Context
@@ -56,7 +56,7 @@ def test_retired_items_stay_readable_and_are_no_target(unknown: str) -> None:
 
 def test_a_column_that_is_missing_or_no_number_is_refused_by_name() -> None:
     events = pl.DataFrame({"item": ["a"], "creator": ["ann"]})
-    with pytest.raises(DataError, match="'time', which the data does not have"):
+    with pytest.raises(DataError, match="'time', which these events do not have"):
         tokenise(events, np.array([0, 1]), tokenizer(), ["time"])
     with pytest.raises(DataError, match="'creator' as numbers, but it holds String"):
         tokenise(events, np.array([0, 1]), tokenizer(), ["creator"])

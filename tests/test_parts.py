@@ -130,7 +130,7 @@ CHECKS = {
     "loss": 13,
     "evaluator": 9,
 }
-PITFALLS = "recore-pitfalls"  # its parts break their word on purpose: its own tests say which sentence says so
+PITFALLS = "recore-pitfalls"  # its parts break their word on purpose: its own tests say how
 PLUGINS = discover()
 
 

@@ -122,14 +122,19 @@ def distance(one: Any, other: Any) -> float:
     losses = max(abs(one[0][name][0] - other[0][name][0]) / abs(one[0][name][0]) for name in one[0])
     assert one[1].keys() == other[1].keys()
     largest = max(float(grad.abs().max()) for grad in one[1].values())
-    found = [float((grad - other[1][name]).abs().nan_to_num(nan=float("inf")).max()) for name, grad in one[1].items()]
+    found = [
+        float((grad - other[1][name]).abs().nan_to_num(nan=float("inf")).max())
+        for name, grad in one[1].items()
+    ]
     return max(losses, max(found) / largest)
 
 
 def test_window_absolute_moves_with_padding_on_the_left_as_it_says() -> None:
     made = training("window-absolute", {})
     batches = made.draw(0, 0)
-    apart = distance(step(made, batches, Layout("right", 0)), step(made, batches, Layout("left", 0, float("nan"))))
+    apart = distance(
+        step(made, batches, Layout("right", 0)), step(made, batches, Layout("left", 0, float("nan")))
+    )
     assert apart > 1e-3
 
 

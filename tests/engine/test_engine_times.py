@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import torch
-from engine_helpers import main, walks
+from engine_helpers import Small, main, walks
 
 import recore
 from recore.contracts.scoring import Queries, Query
@@ -197,3 +198,33 @@ def test_no_events_ask_nothing(opened: tuple[dict[str, Any], Any, SequentialScor
     view = batch.views["user"].cut(torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
     for position in scorer.model.positions:
         assert position.place(torch.zeros(0, 8), Batch({"user": view}), view).inputs.shape == (0, 8)
+
+
+def test_recommend_is_told_when(home: Path, small: Small, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--at` on the command line, `Query.time` from Python: the same lists; another time, other scores."""
+    result = small(overlay({"use": "recore-positions:time-bias", "query_time": "target", "std": 3.0}))
+    last = timed().filter(pl.col("user") == "u1")
+    when = float(last["time"].max() or 0)  # type: ignore[arg-type]  # it is a number
+
+    def lists(at: float) -> list[dict[str, Any]]:
+        status, out, err = main(
+            capsys, "recommend", result.folder, "--users", "=u1", "-k", "5", "--at", at, "--json"
+        )
+        assert (status, err) == (0, "")
+        return [json.loads(line) for line in out.splitlines()]
+
+    query = Query(last.sort("time")["item"].to_list(), times=last["time"].sort().to_list(), time=when + 60)
+    found = result.recommend([query], k=5)
+    told = lists(when + 60)
+    assert [row["item"] for row in told] == found["item"].to_list()
+    assert [row["score"] for row in told] == pytest.approx(found["score"].to_list(), rel=1e-6)
+    assert [row["score"] for row in lists(when + 10**9)] != [row["score"] for row in told]
+    status, _, err = main(capsys, "recommend", result.folder, "--users", "=u1")
+    assert status == 2
+    assert "reads the time of the event to be predicted" in err
+    assert "--at TIME" in err
+    status, _, err = main(capsys, "recommend", result.folder, "--users", "=u1", "--at", "nan")
+    assert (status, "--at: expected a number" in err) == (2, True)
+    status, _, err = main(capsys, "recommend", result.folder, "--history", "i01,i02", "--at", "5")
+    assert status == 2
+    assert "this model reads time of every event" in err

@@ -20,7 +20,7 @@ def test_contract(check: Callable[[], None]) -> None:
 
 def test_every_split_is_checked() -> None:
     assert [part.component.name for part in PARTS] == ["leave-last"]
-    assert len(load_checks()["split"]) == 7
+    assert len(load_checks()["split"]) == 8
 
 
 def test_what_is_offered() -> None:

@@ -89,9 +89,9 @@ class KnownItem:
             )
         if facts.prefix_consistent is False:
             found.append(
-                "position 'known-item' reads the state before each event, but a position beside it does not promise that "
-                "states are those of their prefixes: the same event would be a surprise or not by what follows (use "
-                "schemes that claim `prefix_consistent`, such as start-absolute or relative-bias)"
+                "position 'known-item' reads the state before each event, but a position beside it does not promise "
+                "that states are those of their prefixes: the same event would be a surprise or not by what follows "
+                "(use schemes that claim `prefix_consistent`, such as start-absolute or relative-bias)"
             )
         if facts.causal is False:
             found.append(
