@@ -32,6 +32,7 @@ class Load:
         training: whether gradients are formed.
         number: bytes of a float, 4 or 8.
         view: `user`, or another view that the model encodes.
+        terms: whether positions of this view add terms to the logits of attention (`Costs.tiles`).
     """
 
     events: float = 0.0
@@ -46,6 +47,7 @@ class Load:
     training: bool = True
     number: int = 4
     view: str = "user"
+    terms: bool = False
 
 
 @frozen

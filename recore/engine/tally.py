@@ -167,7 +167,11 @@ class Tally:
         if entries:
             view = entries[0].view
         mean, largest = (
-            evolve(loads.get(view, evolve(self.whole, view=view)), parameters=self.whole.parameters)
+            evolve(
+                loads.get(view, evolve(self.whole, view=view)),
+                parameters=self.whole.parameters,
+                terms=self._adds_terms(view),
+            )
             for loads in (self.drawn.mean, self.drawn.largest)
         )
         found: list[Row] = []
@@ -243,16 +247,20 @@ class Tally:
         self, costs: Costs, lengths: list[int], layout: Layout, view: str, events: float, training: bool
     ) -> dict[str, float]:
         assert costs.attention is not None
-        tiles = any(
+        tiles = self._adds_terms(view)
+        each = self.speed.attention(costs.attention, lengths, layout, tiles, training)
+        plan = self.speed.plan(lengths, layout) * events / max(sum(lengths), 1)
+        return {"attention": each * events * costs.attention.times + plan}
+
+    def _adds_terms(self, view: str) -> bool:
+        """Whether some position of a view adds terms to attention."""
+        return any(
             said.tiles
             for one, told in self.told
             if one.kind == "position" and self._view(one) == view
             for said in (one.costs(told, Load()),)
             if said is not None
         )
-        each = self.speed.attention(costs.attention, lengths, layout, tiles, training)
-        plan = self.speed.plan(lengths, layout) * events / max(sum(lengths), 1)
-        return {"attention": each * events * costs.attention.times + plan}
 
     def times(self) -> tuple[dict[str, float], dict[str, float]]:
         """Seconds of an epoch by group; and of what is done once, in the end."""

@@ -34,7 +34,7 @@ def counted(options: Sasrec, details: Details, width: int, load: Load) -> Costs:
     places = details.dropouts if rate else ()
     # Causal attention on a CPU keeps its weights where they are few (`recore.attention.kept`, and `.tiles`).
     visible = options.heads * (rows / max(load.sequences, 1.0) / 2 + 32)
-    few = 10 * d if "attention" in places else 8 * d / options.heads
+    few = 10 * d if load.terms or "attention" in places else 8 * d / options.heads
     weights = visible if options.causal and visible <= few else 0.0
     for ask in asked:
         products += linear(ask, d, d, load.training)  # Q
