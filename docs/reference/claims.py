@@ -209,7 +209,9 @@ def in_words(claims: Any) -> str:
         return f"`log_q` {claims.log_q}; {never} excluded"
     if isinstance(claims, LossClaims):
         need = "needs negatives" if claims.negatives else "needs no negatives"
-        more = "; compares views" if claims.agreement else ""
+        more = ("; compares views" if claims.agreement else "") + (
+            "; only differences of scores count" if claims.shift_invariant else ""
+        )
         return f"memory {claims.memory}; {need}; correction {claims.correction}{more}"
     return "special rows exactly zero"
 
