@@ -8,6 +8,7 @@ from attrs import frozen
 
 from recore import BOTH_SIDES, Costs, Facts, Load, PositionClaims, option
 from recore.costs import linear
+from recore_positions.checked import untaken
 
 
 def _at_least_two(instance: object, attribute: Any, value: int) -> None:
@@ -75,17 +76,11 @@ class KnownItem:
 
     def problems(self, facts: Facts) -> list[str]:
         """Needs a model that fills the column, and an encoder that takes a bias per key."""
-        found = []
+        found = untaken("known-item", "key-bias", facts)
         if facts.computed is not None and self.evidence not in facts.computed:
             found.append(
                 f"position 'known-item' reads the column {self.evidence!r}, which this model (or this view of it) does "
                 "not fill (use it under `model.position` of recore:sequential)"
-            )
-        if facts.terms is not None and "key-bias" not in facts.terms:
-            takes = ", ".join(sorted(facts.terms)) or "none"
-            found.append(
-                f"position 'known-item' needs an encoder that takes the term 'key-bias', but this one takes: {takes} "
-                "(use an encoder with attention, or positions that change inputs)"
             )
         if facts.prefix_consistent is False:
             found.append(
