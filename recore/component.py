@@ -87,9 +87,7 @@ class Facts:
     padding: Literal["none", "left", "right"] | None = None  # the rectangle that the batcher asks for
     one_prediction_per_row: bool | None = None  # each batch row predicts from its last event only
     whole_histories: bool | None = None  # the batcher is given whole histories and cuts them itself
-    reach: int | None = (
-        None  # most events that an entry of a plan may hold; the model says, building its batcher
-    )
+    reach: int | None = None  # most events in an entry of a plan: the model tells its batcher
     negatives: bool | None = None  # a sampler stands before the loss that asks
     log_q: str | None = None  # what that sampler claims of its log_q
     exclude: str | None = None  # which own items that sampler never draws
@@ -99,9 +97,7 @@ class Facts:
     items: int | None = None  # V, rows that score (known at load)
     tokens: int | None = None  # rows of the embedder, special ones included (known at load)
     users: int | None = None  # training histories (known at load)
-    timed: bool | None = (
-        None  # whether the log has times; a data set whose columns are named knows beforehand
-    )
+    timed: bool | None = None  # whether the log has times, where the data set knows before it reads
     order_across_users: bool | None = None  # whether times order events of different users (known at load)
     views: Mapping[str, Facts] | None = None  # the views that a model encodes: the facts of the parts of each
     learned: frozenset[str] | None = None  # the views from which some loss learns

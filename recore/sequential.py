@@ -288,10 +288,12 @@ class SequentialTraining:
         targets = None
         if self.model.asks_when:
             targets = _when(inputs.last[full], histories["time"].to(self.device)[histories.last][full])
-        states = self.model.first_pass(Batch({"user": inputs}, targets), inputs)
+        items, table = histories["item"].to(self.device), self.model.embedder.table()
+        states = table.weight[:0]  # of histories of one event each there are none
+        if inputs.events:
+            states = self.model.first_pass(Batch({"user": inputs}, targets), inputs)
         before = inputs.offsets[:-1].cpu()[histories.sequence] + histories.place - 1
         before = before.masked_fill(histories.place == 0, -1).to(self.device)
-        items, table = histories["item"].to(self.device), self.model.embedder.table()
         found = known_items(states, before, items, table, self.weighing)
         return histories.with_columns(**{name: column.cpu() for name, column in found.items()})
 
@@ -331,9 +333,7 @@ class SequentialTraining:
                             answer.table,
                             self._negatives(entry, batch, answer, place),
                         )
-                        weight = weights[entry.name].to(
-                            value.total.dtype
-                        )  # divided as exactly as it is counted
+                        weight = weights[entry.name].to(value.total.dtype)  # as exact as what it divides
                         # Where nothing counts there is nothing to divide by, and 0 · ∞ would spoil the gradient.
                         share = torch.where(weight > 0, entry.weight / weight, torch.zeros_like(weight))
                         shares.append(value.total * share)

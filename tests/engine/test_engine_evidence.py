@@ -195,7 +195,7 @@ def test_weights_are_of_how_well_the_rest_is_predicted(small: Small) -> None:
         for place in range(len(own)):
             others = torch.cat([own[:place], own[place + 1 :]])
             expected.append(
-                float("nan") if not len(others) else float(-2.0 * others.mean() / math.log(items))
+                float("nan") if not len(others) else float(-2.0 * others.detach().mean() / math.log(items))
             )
     logits = torch.tensor(expected, dtype=torch.float64)
     assert len(targets) == len(logits)
@@ -206,6 +206,15 @@ def test_weights_are_of_how_well_the_rest_is_predicted(small: Small) -> None:
     assert float(targets.weight.mean()) == pytest.approx(1, abs=1e-6)
     assert float(targets.weight.std()) > 0.01
     assert set(view.columns) >= {"token", "item", "event"}
+
+
+def test_batches_of_histories_of_one_event_weigh_nothing(small: Small) -> None:
+    """Of three events two are held out: one is left, and nothing to predict it from."""
+    short = pl.DataFrame({"user": ["s"] * 3, "item": ["i01", "i02", "i03"]})
+    log = pl.concat([walks(users=5), short])
+    data = {"data": {"use": "recore-data:events", "path": None, "items": None, "frame": log}}
+    result = small({**WEIGHED, **known("surprise"), **data, "batcher": {"users": 1}})
+    assert result.record["best_epoch"] >= 1
 
 
 def test_weights_never_enter_a_forward_pass(small: Small) -> None:
