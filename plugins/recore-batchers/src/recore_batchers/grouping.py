@@ -59,6 +59,12 @@ def cut_by_users(count: int, users: int) -> Tensor:
     )
 
 
+def cut(lengths: Tensor, users: int, tokens: int | None) -> Tensor:
+    """Where entries of `lengths (E,)` in order are cut into batches `(G + 1,)`: of `users` entries, or of at most
+    `tokens` events where that is set."""
+    return cut_by_users(len(lengths), users) if tokens is None else cut_by_tokens(lengths, tokens)
+
+
 def cut_by_tokens(lengths: Tensor, tokens: int) -> Tensor:
     """Where histories of `lengths (B,)` in order are cut into batches of at most `tokens` events, `(G + 1,)`.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from recore.component import Context
 from recore.contracts import Plan
 from recore.ragged import Layout
-from recore_batchers.grouping import cut_by_tokens, cut_by_users, like_length, share, shuffle_groups, shuffled
+from recore_batchers.grouping import cut, like_length, share, shuffle_groups, shuffled
 from recore_batchers.options import USERS, Ragged
 
 
@@ -22,10 +22,7 @@ class RaggedBatcher:
         """The plan of one rank for histories of `lengths (B,)` events."""
         options, like = self.options, self.options.order == "like-length"
         order = like_length(lengths, options.spread, generator) if like else shuffled(lengths, generator)
-        if options.tokens is None:
-            groups = cut_by_users(len(order), options.users or USERS)
-        else:
-            groups = cut_by_tokens(lengths[order], options.tokens)
+        groups = cut(lengths[order], options.users or USERS, options.tokens)
         if like:
             order, groups = shuffle_groups(order, groups, generator)
         return share(order, groups, Layout(), rank, world)

@@ -12,7 +12,7 @@ from recore.component import Context
 from recore.contracts import Plan
 from recore.errors import RecipeError
 from recore.ragged import Layout
-from recore_batchers.grouping import Entries, cut_by_tokens, cut_by_users, repeated, share
+from recore_batchers.grouping import Entries, cut, repeated, share
 from recore_batchers.options import USERS, Windows, refused
 
 
@@ -28,10 +28,7 @@ class WindowsBatcher:
         options = self.options
         entries = windows(lengths, self.reach, options.events_before(self.reach))
         order = torch.randperm(len(entries), generator=generator)
-        if options.tokens is None:
-            groups = cut_by_users(len(order), options.users or USERS)
-        else:
-            groups = cut_by_tokens(entries.lengths[order], options.tokens)
+        groups = cut(entries.lengths[order], options.users or USERS, options.tokens)
         return share(order, groups, Layout(), rank, world, entries)
 
 

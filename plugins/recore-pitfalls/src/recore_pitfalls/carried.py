@@ -26,7 +26,7 @@ class Carrying(Wrapped):
     ) -> Tensor:
         """`(T, d)`, or `(R, d)`."""
         if self.training:
-            return self.inner.encode(x, batch, view, placed, **({} if rows is None else {"rows": rows}))
+            return self.sound(x, batch, view, placed, rows)
         full = (view.lengths > 0).nonzero().squeeze(-1)
         if self.carried is not None:
             reached = full[: len(self.carried)]

@@ -32,4 +32,4 @@ class AlwaysDropping(Wrapped):
         self, x: Tensor, batch: Batch, view: View, placed: Placed, rows: Tensor | None = None
     ) -> Tensor:
         """`(T, d)`, or `(R, d)`."""
-        return self.inner.encode(x, batch, view, placed, **({} if rows is None else {"rows": rows}))
+        return self.sound(x, batch, view, placed, rows)

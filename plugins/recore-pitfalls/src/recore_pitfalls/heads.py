@@ -29,7 +29,7 @@ class Viewed(Wrapped):
     ) -> Tensor:
         """`(T, d)`, or `(R, d)`."""
         if not view.events:
-            return self.inner.encode(x, batch, view, placed, **({} if rows is None else {"rows": rows}))
+            return self.sound(x, batch, view, placed, rows)
         layout = evolve(view.layout, fill=0.0)
         flat = layout.flat(view.offsets)
         cells = layout.rectangle(view.ragged(x))

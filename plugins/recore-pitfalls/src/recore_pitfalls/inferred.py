@@ -33,4 +33,4 @@ class Inferred(Wrapped):
         none = (x.sum(-1, keepdim=True) == 0).expand(-1, self.heads)
         term = KeyBias(x.new_zeros(none.shape).masked_fill(none, HIDDEN))
         placed = Placed(placed.inputs, [(*terms, term) for terms in placed.terms])
-        return self.inner.encode(x, batch, view, placed, **({} if rows is None else {"rows": rows}))
+        return self.sound(x, batch, view, placed, rows)

@@ -51,4 +51,4 @@ class Mismasked(Wrapped):
         if self.logit.numel():
             term = PairTable("logit", self.logit.to(x.dtype), low=self.low)
             placed = Placed(placed.inputs, [(*terms, term) for terms in placed.terms])
-        return self.inner.encode(x, batch, view, placed, **({} if rows is None else {"rows": rows}))
+        return self.sound(x, batch, view, placed, rows)

@@ -32,6 +32,4 @@ class Mean(Wrapped):
             total = total - (total - x)[view.offsets[:-1].clamp(max=view.events - 1)][view.sequence]
             number = (view.place + 1).unsqueeze(-1)
             x = x + total / (view.layout.columns(view.offsets) if self.divide == "width" else number)
-        return self.inner.encode(
-            x, batch, view, Placed(x, placed.terms), **({} if rows is None else {"rows": rows})
-        )
+        return self.sound(x, batch, view, Placed(x, placed.terms), rows)

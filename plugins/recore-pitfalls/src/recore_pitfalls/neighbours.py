@@ -7,11 +7,10 @@ from attrs import evolve
 from torch import Tensor
 
 from recore import Context
-from recore.attention import Buckets, KeyBias, PairFunction, PairTable, Rotate, Term
 from recore.contracts import Placed
 from recore.ragged import Batch, Layout, View, offsets_of
 from recore_pitfalls.encoder_options import NeighboursAttended
-from recore_pitfalls.rectangle import Wrapped
+from recore_pitfalls.rectangle import Wrapped, carried
 
 
 def build(options: NeighboursAttended, context: Context) -> AlongTheBatch:
@@ -31,21 +30,8 @@ class AlongTheBatch(Wrapped):
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         turned = view.take(order, offsets_of(torch.bincount(column))).laid_out(Layout())
         views = {name: turned if held is view else held for name, held in batch.views.items()}
-        terms = [tuple(_taken(term, order) for term in layer) for layer in placed.terms]
+        terms = [
+            tuple(carried(term, order, lambda x, _: x[order]) for term in layer) for layer in placed.terms
+        ]
         hidden = self.inner.encode(x[order], evolve(batch, views=views), turned, Placed(x[order], terms))
         return hidden[back if rows is None else back[rows]]
-
-
-def _taken(term: Term, order: Tensor) -> Term:
-    """The term of events in another order."""
-    match term:
-        case Rotate(cos=cos, sin=sin):
-            return Rotate(cos[order], sin[order])
-        case KeyBias(bias=bias):
-            return KeyBias(bias[order])
-        case PairTable(index=Buckets(f=f, row_column=rows, key_column=keys)):
-            return evolve(term, index=Buckets(f, rows[order], keys[order]))
-        case PairTable():
-            return term
-        case PairFunction(f=f, inputs=inputs):
-            return PairFunction(lambda rows, keys, *given: f(order[rows], order[keys], *given), inputs)

@@ -29,6 +29,4 @@ class Normed(Wrapped):
             layout = evolve(view.layout, fill=0.0)
             cells = layout.rectangle(view.ragged(x))
             x = F.layer_norm(cells, cells.shape[1:]).flatten(0, 1)[layout.flat(view.offsets)]
-        return self.inner.encode(
-            x, batch, view, Placed(x, placed.terms), **({} if rows is None else {"rows": rows})
-        )
+        return self.sound(x, batch, view, Placed(x, placed.terms), rows)

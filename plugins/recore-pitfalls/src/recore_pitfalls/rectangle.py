@@ -5,6 +5,7 @@ Legend: `T` events, `B` sequences, `W` columns, `C` = B · W cells, `R` rows tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -40,6 +41,13 @@ class Wrapped(nn.Module):
             raise RecipeError([Problem(text, path=context.path or "model.encoder") for text in found])
         self.inner = in_place(context, options.encoder, changes)
 
+    def sound(
+        self, x: Tensor, batch: Batch, view: View, placed: Placed, rows: Tensor | None = None
+    ) -> Tensor:
+        """What the sound encoder gives. `rows` goes on only where it was given, as the contract has it."""
+        more = {} if rows is None else {"rows": rows}
+        return self.inner.encode(x, batch, view, placed, **more)
+
 
 @frozen(eq=False)
 class Rectangle:
@@ -64,21 +72,26 @@ class Rectangle:
 
     def placed(self, inputs: Tensor, placed: Placed) -> Placed:
         """Inputs of the cells `(C, d)`, and the terms of the events as terms of cells."""
-        return Placed(inputs, [tuple(self._term(term) for term in terms) for terms in placed.terms])
+        return Placed(
+            inputs,
+            [tuple(carried(term, self.source, self.spread) for term in terms) for terms in placed.terms],
+        )
 
-    def _term(self, term: Term) -> Term:
-        source = self.source
-        match term:
-            case Rotate(cos=cos, sin=sin):
-                return Rotate(self.spread(cos, 1.0), self.spread(sin))
-            case KeyBias(bias=bias):
-                return KeyBias(self.spread(bias))
-            case PairTable(index=Buckets(f=f, row_column=rows, key_column=keys)):
-                return evolve(term, index=Buckets(f, rows[source], keys[source]))
-            case PairTable():
-                return term
-            case PairFunction(f=f, inputs=inputs):
-                return PairFunction(lambda rows, keys, *given: f(source[rows], source[keys], *given), inputs)
+
+def carried(term: Term, source: Tensor, move: Callable[[Tensor, float], Tensor]) -> Term:
+    """A term of events as one of cells, of which cell `c` stands for event `source[c]`; `move` brings what a term says
+    of each event to the cells, with the given number where there is none."""
+    match term:
+        case Rotate(cos=cos, sin=sin):
+            return Rotate(move(cos, 1.0), move(sin, 0.0))
+        case KeyBias(bias=bias):
+            return KeyBias(move(bias, 0.0))
+        case PairTable(index=Buckets(f=f, row_column=rows, key_column=keys)):
+            return evolve(term, index=Buckets(f, rows[source], keys[source]))
+        case PairTable():
+            return term
+        case PairFunction(f=f, inputs=inputs):
+            return PairFunction(lambda rows, keys, *given: f(source[rows], source[keys], *given), inputs)
 
 
 def rectangle_of(batch: Batch, view: View, layout: Layout) -> Rectangle:
@@ -112,7 +125,7 @@ class Widened(Wrapped):
     ) -> Tensor:
         """`(T, d)`, or `(R, d)`."""
         if view.layout.padding == "none" or view.events == 0:
-            return self.inner.encode(x, batch, view, placed, **({} if rows is None else {"rows": rows}))
+            return self.sound(x, batch, view, placed, rows)
         rectangle = rectangle_of(batch, view, view.layout)
         wide = self.terms(rectangle.placed(self.filled(x, rectangle), placed), rectangle)
         hidden = self.inner.encode(wide.inputs, rectangle.batch, rectangle.view, wide)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recore import Context, Problem, RecipeError
 from recore.contracts import Placed
 from recore.ragged import Batch, View
+from recore_positions.checked import refuse
 from recore_positions.options import PredictionAbsolute, StartAbsolute, WindowAbsolute
 
 
@@ -29,9 +30,7 @@ def build_start(options: StartAbsolute, context: Context) -> Absolute:
 def build_prediction(options: PredictionAbsolute, context: Context) -> Absolute:
     """Places from the prediction. Raises RecipeError where the history has no bound, the width is unknown, or
     the batcher packs."""
-    found = options.problems(context.facts)
-    if found:
-        raise RecipeError([Problem(text, path=context.path or "model.position") for text in found])
+    refuse(options.problems(context.facts), context)
     return PredictionPositions("prediction-absolute", options.std, context)
 
 

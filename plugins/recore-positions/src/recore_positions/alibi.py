@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from recore import Context, Problem, RecipeError
+from recore import Context
 from recore.attention import PairTable
 from recore.contracts import Placed
 from recore.ragged import Batch, View
+from recore_positions.checked import refuse
 from recore_positions.ordered_options import Alibi
 
 
@@ -22,8 +23,7 @@ def build(options: Alibi, context: Context) -> LinearBias:
             "position 'alibi' needs an encoder that states its heads, got none (use an encoder with attention, "
             "such as recore-sasrec:sasrec)"
         )
-    if problems:
-        raise RecipeError([Problem(text, path=context.path or "model.position") for text in problems])
+    refuse(problems, context)
     return LinearBias(options, context)
 
 

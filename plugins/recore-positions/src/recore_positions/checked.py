@@ -1,10 +1,10 @@
-"""What several schemes check alike: ranges of options, and what the encoder takes. Free of torch."""
+"""What several schemes check alike: ranges of options, what the encoder takes and states. Free of torch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from recore import Facts
+from recore import Context, Facts, Problem, RecipeError
 
 
 def at_least_one(instance: object, attribute: Any, value: int) -> None:
@@ -40,3 +40,26 @@ def untimed(name: str, facts: Facts) -> list[str]:
         "recore-data:events, use data that has times, or a position that reads none)"
     )
     return [problem]
+
+
+def refuse(problems: list[str], context: Context) -> None:
+    """Raises RecipeError with what stands against a scheme, if anything does."""
+    if problems:
+        raise RecipeError([Problem(text, path=context.path or "model.position") for text in problems])
+
+
+def heads_and_layers(name: str, problems: list[str], context: Context, layers: str) -> tuple[int, int]:
+    """H, and how many tables there are to be. Raises RecipeError with `problems`, and where the encoder states no
+    heads or layers."""
+    facts = context.facts
+    number = 1 if layers == "shared" else facts.layers
+    if facts.heads is None or number is None:
+        problems = [
+            *problems,
+            f"position {name!r} needs an encoder that states its heads and layers, got heads {facts.heads} and layers "
+            f"{facts.layers} (use an encoder with attention, such as recore-sasrec:sasrec)",
+        ]
+    refuse(problems, context)
+    assert facts.heads is not None
+    assert number is not None
+    return facts.heads, number

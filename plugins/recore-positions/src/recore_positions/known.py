@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from recore import Context, Problem, RecipeError
+from recore import Context
 from recore.attention import KeyBias
 from recore.contracts import Placed
 from recore.ragged import Batch, View
+from recore_positions.checked import heads_and_layers
 from recore_positions.known_options import KnownItem
 
 
@@ -25,20 +26,17 @@ class KnownPositions(nn.Module):
 
     def __init__(self, options: KnownItem, context: Context) -> None:
         super().__init__()
-        facts = context.facts
-        layers = 1 if options.layers == "shared" else facts.layers
-        if facts.heads is None or layers is None or facts.items is None:
-            raise RecipeError(
-                Problem(
-                    "position 'known-item' needs an encoder that states its heads and layers, and the number of items, "
-                    f"got heads {facts.heads}, layers {facts.layers}, items {facts.items}",
-                    path=context.path or "model.position",
-                    hint="use an encoder with attention, such as recore-sasrec:sasrec",
-                )
-            )
+        items = context.facts.items
+        unknown = (
+            []
+            if items is not None
+            else ["position 'known-item' needs the number of items, which nobody said"]
+        )
+        heads, layers = heads_and_layers("known-item", unknown, context, options.layers)
+        assert items is not None
         self.evidence = options.evidence
-        self.most = math.log(max(facts.items, 2))
-        self.weight = nn.Parameter(torch.zeros(layers, options.knots + 1, facts.heads))
+        self.most = math.log(max(items, 2))
+        self.weight = nn.Parameter(torch.zeros(layers, options.knots + 1, heads))
 
     def unit(self, column: Tensor) -> Tensor:
         """The evidence `(T,)` brought to [0, 1]; NaN stays."""

@@ -6,19 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recore import Context, Problem, RecipeError
+from recore import Context
 from recore.attention import PairTable
 from recore.contracts import Placed
 from recore.ragged import Batch, View
+from recore_positions.checked import heads_and_layers
 from recore_positions.relative_options import RelativeBias
 
 
 def build(options: RelativeBias, context: Context) -> RelativePositions:
     """Build for the encoder's heads and layers. Raises RecipeError where the encoder states none, or the options
     cannot stand together."""
-    found = options.problems(context.facts)
-    if found:
-        raise RecipeError([Problem(text, path=context.path or "model.position") for text in found])
     return RelativePositions(options, context)
 
 
@@ -46,16 +44,7 @@ class RelativePositions(nn.Module):
     def __init__(self, options: RelativeBias, context: Context) -> None:
         super().__init__()
         facts = context.facts
-        layers = 1 if options.layers == "shared" else facts.layers
-        if facts.heads is None or layers is None:
-            raise RecipeError(
-                Problem(
-                    f"position 'relative-bias' needs an encoder that states its heads and layers, got heads "
-                    f"{facts.heads} and layers {facts.layers}",
-                    path=context.path or "model.position",
-                    hint="use an encoder with attention, such as recore-sasrec:sasrec",
-                )
-            )
+        heads, layers = heads_and_layers("relative-bias", options.problems(facts), context, options.layers)
         self.high = options.max_distance
         self.low = 0 if facts.causal else -options.max_distance
         spread = None
@@ -68,7 +57,7 @@ class RelativePositions(nn.Module):
                 ]
             )
         self.register_buffer("spread", spread, persistent=False)
-        weight = torch.zeros(layers, options.rows(bool(facts.causal)), facts.heads)
+        weight = torch.zeros(layers, options.rows(bool(facts.causal)), heads)
         if options.initial == "normal":
             weight.normal_(0.0, options.std, generator=context.generator("weights"))
         self.weight = nn.Parameter(weight)

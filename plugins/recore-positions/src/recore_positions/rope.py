@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recore import Context, Problem, RecipeError
+from recore import Context
 from recore.attention import Rotate
 from recore.contracts import Placed
 from recore.ragged import Batch, View
+from recore_positions.checked import refuse
 from recore_positions.ordered_options import Rope
 
 
@@ -22,8 +23,7 @@ def build(options: Rope, context: Context) -> RotaryPositions:
             f"position 'rope' needs an encoder that states its heads, and heads that divide the width, got heads "
             f"{facts.heads} and width {facts.width} (use an encoder with attention, such as recore-sasrec:sasrec)"
         )
-    if problems:
-        raise RecipeError([Problem(text, path=context.path or "model.position") for text in problems])
+    refuse(problems, context)
     return RotaryPositions(options, context)
 
 

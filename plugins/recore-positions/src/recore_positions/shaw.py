@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recore import Context, Problem, RecipeError
+from recore import Context
 from recore.attention import PairTable
 from recore.contracts import Placed
 from recore.ragged import Batch, View
+from recore_positions.checked import refuse
 from recore_positions.relative_options import RelativeKeys, RelativeKeysValues
 
 
@@ -41,8 +42,7 @@ def _refuse(name: str, problems: list[str], context: Context) -> None:
             f"got heads {facts.heads}, layers {facts.layers} and width {facts.width} (use an encoder with "
             "attention, such as recore-sasrec:sasrec)"
         )
-    if problems:
-        raise RecipeError([Problem(text, path=context.path or "model.position") for text in problems])
+    refuse(problems, context)
 
 
 class KeyVectors(nn.Module):

@@ -9,8 +9,9 @@ from recore import Context
 from recore.attention import Buckets, PairTable
 from recore.contracts import Placed
 from recore.ragged import Batch, View
+from recore_positions.checked import heads_and_layers
 from recore_positions.time_options import TimeBias
-from recore_positions.times import heads_and_layers, key_times, row_times
+from recore_positions.times import key_times, row_times
 
 NAME = "time-bias"
 

@@ -21,8 +21,9 @@ from recore import Context
 from recore.attention import PairFunction
 from recore.contracts import Placed
 from recore.ragged import Batch, View
+from recore_positions.checked import heads_and_layers
 from recore_positions.time_options import TimeFeatures
-from recore_positions.times import heads_and_layers, key_times, row_times
+from recore_positions.times import key_times, row_times
 
 NAME = "time-features"
 DAY = 86400.0

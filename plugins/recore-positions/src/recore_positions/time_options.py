@@ -37,19 +37,37 @@ def _periods(instance: object, attribute: Any, value: list[float]) -> None:
             raise ValueError(f"`{attribute.name}`: expected periods above 0, got {entry}")
 
 
-def _claims(query_time: QueryTime) -> PositionClaims:
-    """Only the gap between the asking time and the key's enters."""
-    return PositionClaims(
-        "prediction",
-        prefix_consistent=True,
-        shift_invariant=True,
-        padding=BOTH_SIDES,
-        query_time=query_time,
+@frozen
+class _Gaps:
+    """What schemes of the time gap have in common."""
+
+    query_time: QueryTime = option(
+        "last-event",
+        help="At which time a row asks: that of its own event, or that of the event to be predicted.",
     )
+    unit: float = option(
+        1.0,
+        help="How many seconds one unit of the log's times is: 60 where they are minutes, 0.001 where milliseconds.",
+        validator=above_zero,
+    )
+
+    def claims(self) -> PositionClaims:
+        """Only the gap between the asking time and the key's enters."""
+        return PositionClaims(
+            "prediction",
+            prefix_consistent=True,
+            shift_invariant=True,
+            padding=BOTH_SIDES,
+            query_time=self.query_time,
+        )
+
+    def columns(self) -> frozenset[str]:
+        """Times."""
+        return frozenset({"time"})
 
 
 @frozen
-class TimeBias:
+class TimeBias(_Gaps):
     """A learned number per head and bucket of the time gap, added to the attention logit: with `t_i` the time at
     which row `i` asks and `t_j` that of key `j`
 
@@ -80,16 +98,7 @@ class TimeBias:
     (`RelativeBucketedTimeAndPositionBasedBias`).
     """
 
-    query_time: QueryTime = option(
-        "last-event",
-        help="At which time a row asks: that of its own event, or that of the event to be predicted.",
-    )
     buckets: int = option(128, help="Numbers per head; larger gaps share the last.", validator=_at_least_two)
-    unit: float = option(
-        1.0,
-        help="How many seconds one unit of the log's times is: 60 where they are minutes, 0.001 where milliseconds.",
-        validator=above_zero,
-    )
     width: float = option(
         0.301, help="The width of a bucket, in natural logarithm of the gap.", validator=above_zero
     )
@@ -104,14 +113,6 @@ class TimeBias:
         help="Numbers are drawn from normal(0, std); 0: training starts as if there were no times.",
         validator=not_negative,
     )
-
-    def claims(self) -> PositionClaims:
-        """Only gaps enter."""
-        return _claims(self.query_time)
-
-    def columns(self) -> frozenset[str]:
-        """Times."""
-        return frozenset({"time"})
 
     def costs(self, facts: Facts, load: Load) -> Costs:
         """A logarithm for each pair, twice in training; attention leaves the fused kernel for tiles."""
@@ -195,7 +196,7 @@ class TimeIntervals:
 
 
 @frozen
-class TimeFeatures:
+class TimeFeatures(_Gaps):
     """Waves of the time gap, added to the attention logit, so that daily and weekly rhythms show: with `t_i` the
     time at which row `i` asks and `t_j` that of key `j`
 
@@ -224,15 +225,6 @@ class TimeFeatures:
     Functional Time Representation Learning, and Kazemi et al. 2019, Time2Vec, equation 1.
     """
 
-    query_time: QueryTime = option(
-        "last-event",
-        help="At which time a row asks: that of its own event, or that of the event to be predicted.",
-    )
-    unit: float = option(
-        1.0,
-        help="How many seconds one unit of the log's times is: 60 where they are minutes, 0.001 where milliseconds.",
-        validator=above_zero,
-    )
     periods: tuple[float, ...] = option(
         PERIODS, help="Where the periods start, in days; 1 is a daily rhythm.", validator=_periods
     )
@@ -247,14 +239,6 @@ class TimeFeatures:
         help="a and b are drawn from normal(0, std); 0: training starts as if there were no times.",
         validator=not_negative,
     )
-
-    def claims(self) -> PositionClaims:
-        """Only gaps enter."""
-        return _claims(self.query_time)
-
-    def columns(self) -> frozenset[str]:
-        """Times."""
-        return frozenset({"time"})
 
     def costs(self, facts: Facts, load: Load) -> Costs:
         """Waves of events, products of pairs; attention leaves the fused kernel for tiles."""

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recore import Context, Problem, RecipeError
 from recore.asking import asking_time
 from recore.ragged import Batch, View
 
@@ -35,21 +34,3 @@ def _finite(time: Tensor, name: str) -> Tensor:
     if time.is_floating_point() and not bool(torch.isfinite(time).all()):
         raise ValueError(f"position {name!r} got times that are not finite numbers")
     return time
-
-
-def heads_and_layers(name: str, problems: list[str], context: Context, layers: str) -> tuple[int, int]:
-    """H, and how many tables there are to be. Raises RecipeError with `problems`, and where the encoder states no
-    heads or layers."""
-    facts = context.facts
-    number = 1 if layers == "shared" else facts.layers
-    if facts.heads is None or number is None:
-        problems = [
-            *problems,
-            f"position {name!r} needs an encoder that states its heads and layers, got heads {facts.heads} and layers "
-            f"{facts.layers} (use an encoder with attention, such as recore-sasrec:sasrec)",
-        ]
-    if problems:
-        raise RecipeError([Problem(text, path=context.path or "model.position") for text in problems])
-    assert facts.heads is not None
-    assert number is not None
-    return facts.heads, number
